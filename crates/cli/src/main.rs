@@ -1,0 +1,2 @@
+//! The binary `toprope`.
+fn main() {}
