@@ -1,1 +1,14 @@
-//! toprope-engine
+//! Runs an experiment. Names no fault and no system: the table of faults is handed to it.
+//!
+//! - [`fault`]: what a fault is (the extension point), [`host`]: what it may use of the machine;
+//! - [`probe`]: what a probe is, and one file for each;
+//! - [`mod@target`]: selectors resolved to processes;
+//! - [`journal`]: undos, durable before anything is applied;
+//! - [`injector`], [`guard`]: the processes that hold a fault, and the second ones who can undo it;
+//! - [`log`]: the append-only event log;
+//! - [`run`]: dispatcher and executor;
+//! - [`verdict`], [`report`]: folds over events.
+
+pub mod fault;
+pub mod host;
+pub mod probe;

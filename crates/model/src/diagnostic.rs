@@ -1,0 +1,89 @@
+//! Errors that point: what is wrong, where it was written, and what to write instead.
+
+use crate::node::Span;
+
+/// One thing that is wrong with a text, at its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// What is wrong, as a sentence without a full stop.
+    pub message: String,
+    /// Where; `None` for what no text holds.
+    pub span: Option<Span>,
+    /// What stands beside the caret.
+    pub label: String,
+    /// What to do about it, where that is known.
+    pub help: Option<String>,
+}
+
+/// What was found wrong so far: reading goes on, so that one look shows all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Diagnostic>);
+
+impl Problems {
+    /// Notes a problem at a place.
+    pub fn add(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) -> &mut Diagnostic {
+        let span = (span != Span::default()).then_some(span);
+        self.0.push(Diagnostic { message: message.into(), span, label: label.into(), help: None });
+        self.0.last_mut().expect("it was pushed in the line above")
+    }
+
+    /// Notes a name that does not exist, with the nearest one that does.
+    pub fn unknown_name<'a>(
+        &mut self,
+        span: Span,
+        what: &str,
+        name: &str,
+        valid: impl IntoIterator<Item = &'a str>,
+    ) -> &mut Diagnostic {
+        let valid: Vec<&str> = valid.into_iter().collect();
+        let help = match nearest(name, valid.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if valid.is_empty() => format!("no {what} is known here"),
+            None => format!("known: {}", valid.join(", ")),
+        };
+        self.add(span, format!("unknown {what} `{name}`"), "not known here").help(help)
+    }
+
+    /// `Err` if anything was noted.
+    ///
+    /// # Errors
+    /// Itself, if anything was noted.
+    pub fn into_result(self) -> Result<(), Problems> {
+        if self.0.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl Diagnostic {
+    /// Adds what to do about it.
+    pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, d) in self.0.iter().enumerate() {
+            let sep = if i > 0 { "; " } else { "" };
+            write!(f, "{sep}{}", d.message)?;
+            if !d.label.is_empty() {
+                write!(f, " ({})", d.label)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// The valid name that is most like a name, if one is like enough to be what was meant.
+pub fn nearest<'a>(name: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    valid
+        .into_iter()
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))
+        .filter(|(likeness, candidate)| {
+            *likeness >= 0.5 || (name.len() > 2 && (candidate.starts_with(name) || name.starts_with(candidate)))
+        })
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,668 @@
+//! The experiment: a hypothesis, what is watched, what is done to the system, and when to stop.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::comparison::Comparison;
+use crate::diagnostic::Problems;
+use crate::field::{self, FromNode, Type, wrong_type};
+use crate::kind::Tables;
+use crate::node::{Node, Span, Value};
+use crate::units::{Dur, Percent};
+use crate::{API_VERSION, choice, fields, text_type};
+
+mod check;
+
+fields! {
+    /// What an experiment says.
+    pub struct Spec {
+        /// What is believed of the system, as a sentence that a run can refute.
+        pub hypothesis: String,
+        /// Why anybody wants to know.
+        pub why: Option<String>,
+        /// The goal that it serves.
+        pub goal: Option<String>,
+        /// The worry that it answers.
+        pub worry: Option<String>,
+        /// Where it runs: evidence counts for this environment alone.
+        pub environment: Option<String>,
+        /// The version of the system under test: evidence goes stale when it changes.
+        pub version: Option<String>,
+        /// Path of a topology file, for targets named by service.
+        pub topology: Option<String>,
+        /// Seed of everything random in the run; drawn and reported if it is not given.
+        pub seed: Option<u64>,
+        /// How long the steady state is watched before anything is injected.
+        pub steady_state: Option<SteadyState>,
+        /// What is watched.
+        pub probes: Vec<ProbeItem>,
+        /// What is done to the system.
+        pub method: Vec<MethodItem>,
+        /// What stops the run before its end.
+        pub guardrails: Vec<GuardrailItem>,
+        /// The most that a run may hit.
+        pub blast_radius: Option<BlastRadius>,
+        /// How long the system is watched after everything was undone.
+        pub recovery: Option<Recovery>,
+        /// Find the largest value of a fault's parameter at which the hypothesis still holds.
+        pub search: Option<Search>,
+    }
+}
+
+fields! {
+    /// The watch before anything is injected.
+    pub struct SteadyState {
+        /// How long.
+        pub for_: Dur = "3s",
+    }
+}
+
+fields! {
+    /// The watch after everything was undone.
+    pub struct Recovery {
+        /// How long at most; it ends earlier once every probe was back in tolerance for three samples.
+        pub within: Dur = "30s",
+    }
+}
+
+fields! {
+    /// Limits on what a run may hit. A run whose targets exceed them is refused before anything is injected.
+    pub struct BlastRadius {
+        /// The most processes.
+        pub processes: Option<u32>,
+        /// The largest share of those that a selector matches, rounded down.
+        pub percent: Option<Percent>,
+    }
+}
+
+impl Spec {
+    /// The name of each probe, in order: the given one, or its kind (with a number from the second on).
+    pub fn probe_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for probe in &self.probes {
+            let name = probe.common.name.clone().unwrap_or_else(|| {
+                let same = self.probes.iter().take(names.len()).filter(|p| p.kind == probe.kind).count();
+                if same == 0 { probe.kind.clone() } else { format!("{}-{}", probe.kind, same + 1) }
+            });
+            names.push(name);
+        }
+        names
+    }
+}
+
+/// How long the steady state is watched when the manifest says nothing.
+pub const STEADY_STATE: Duration = Duration::from_secs(3);
+/// The longest watch after the undo when the manifest says nothing.
+pub const RECOVERY: Duration = Duration::from_secs(30);
+
+choice! {
+    /// When a probe is asked.
+    pub enum When {
+        /// In the steady state only.
+        Before = "before",
+        /// From the steady state to the end of the recovery.
+        During = "during",
+        /// Only while a fault is in force.
+        At = "at",
+        /// Only after everything was undone.
+        After = "after",
+        /// In the steady state and after everything was undone.
+        Edge = "edge",
+    }
+}
+
+fields! {
+    /// What every probe takes beside its own parameters.
+    pub struct ProbeCommon {
+        /// A name for reports; the kind and its number if it is not given.
+        pub name: Option<String>,
+        /// When it is asked: `before` (in the steady state), `during` (all along), `at` (while a fault is in force),
+        /// `after` (everything was undone), `edge` (before and after).
+        pub when: When = "during",
+        /// From one sample to the next. If it is not given: one second, or less where a percentile needs more samples.
+        pub interval: Option<Dur>,
+        /// A sample that takes longer is bad.
+        pub timeout: Dur = "5s",
+        /// How often a failed sample is asked again before it counts as bad.
+        pub retries: u32 = "0",
+        /// How long to wait before the first sample.
+        pub initial_delay: Dur = "0s",
+        /// The least share of samples that must be good.
+        pub good: Option<Percent>,
+        /// The median of the values (the latency in milliseconds, unless the probe yields another value).
+        pub p50: Option<Comparison>,
+        /// Their 90th percentile; needs 10 samples.
+        pub p90: Option<Comparison>,
+        /// Their 95th percentile; needs 20 samples.
+        pub p95: Option<Comparison>,
+        /// Their 99th percentile; needs 100 samples.
+        pub p99: Option<Comparison>,
+        /// Their 99.9th percentile; needs 1000 samples.
+        pub p999: Option<Comparison>,
+        /// Their mean.
+        pub mean: Option<Comparison>,
+        /// Their largest.
+        pub max: Option<Comparison>,
+        /// Make a claim about the system, not only about the samples seen: with this confidence.
+        pub confidence: Option<Percent>,
+        /// The probe may be bad while the fault is in force, and must be good again within a time of its end.
+        pub recovers: Option<Recovers>,
+        /// The probe must stay good all along, also where the fault's default is that probes recover.
+        pub unaffected: Option<bool>,
+        /// At most so many of the acknowledged writes may be missing at the end, each looked for by `find`.
+        pub loses: Option<u64>,
+    }
+}
+
+fields! {
+    /// What recovering means.
+    pub struct Recovers {
+        /// From the fault's end (for what happens at one instant: from that instant) to good again.
+        pub within: Dur,
+    }
+}
+
+impl ProbeCommon {
+    /// The percentile and other value tolerances with their names, the quantile where it is one, and how many samples
+    /// it takes for the samples to have such a quantile at all.
+    pub fn tolerances(&self) -> Vec<(&'static str, Option<f64>, u64, &Comparison)> {
+        let all = [
+            ("p50", Some(0.5), 2, &self.p50),
+            ("p90", Some(0.9), 10, &self.p90),
+            ("p95", Some(0.95), 20, &self.p95),
+            ("p99", Some(0.99), 100, &self.p99),
+            ("p99.9", Some(0.999), 1000, &self.p999),
+            ("mean", None, 1, &self.mean),
+            ("max", Some(1.0), 1, &self.max),
+        ];
+        all.into_iter().filter_map(|(name, q, n, c)| c.as_ref().map(|c| (name, q, n, c))).collect()
+    }
+
+    /// The samples that the tolerances need while a fault is in force.
+    pub fn samples_needed(&self) -> u64 {
+        self.tolerances().iter().map(|t| t.2).max().unwrap_or(1)
+    }
+}
+
+/// One probe as it stands in a manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbeItem {
+    /// Its kind.
+    pub kind: String,
+    /// Where the kind was written.
+    pub kind_span: Span,
+    /// What every probe takes.
+    pub common: ProbeCommon,
+    /// Its own parameters.
+    pub params: Node,
+}
+
+fields! {
+    /// What every fault takes beside its own parameters.
+    pub struct FaultCommon {
+        /// How long it stays in force.
+        pub for_: Option<Dur>,
+        /// A name for reports; the kind if it is not given.
+        pub name: Option<String>,
+        /// How long connections in flight are carried on after the end before they are cut.
+        pub drain: Dur = "30s",
+        /// Change a parameter step by step while it is in force.
+        pub ramp: Option<Ramp>,
+    }
+}
+
+fields! {
+    /// A parameter that changes while the fault is in force.
+    pub struct Ramp {
+        /// The parameter.
+        pub parameter: String,
+        /// Its first value.
+        pub from: String,
+        /// Its last value.
+        pub to: String,
+        /// How long the way takes; the last value then stays until the end.
+        pub over: Dur,
+        /// In how many equal steps.
+        pub steps: u32 = "10",
+    }
+}
+
+/// One fault as it stands in a manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultItem {
+    /// Its kind.
+    pub kind: String,
+    /// Where the kind was written.
+    pub kind_span: Span,
+    /// What every fault takes.
+    pub common: FaultCommon,
+    /// Its own parameters.
+    pub params: Node,
+}
+
+impl FaultItem {
+    /// The name in reports.
+    pub fn name(&self) -> &str {
+        self.common.name.as_deref().unwrap_or(&self.kind)
+    }
+}
+
+fields! {
+    /// A pause between steps.
+    pub struct Wait {
+        /// How long.
+        pub for_: Dur,
+    }
+}
+
+fields! {
+    /// Steps that are done several times.
+    pub struct Repeat {
+        /// How often.
+        pub times: u32,
+        /// From one start to the next; at once if it is not given.
+        pub every: Option<Dur>,
+        /// The steps.
+        pub steps: Vec<MethodItem>,
+    }
+}
+
+/// One step of the method.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MethodItem {
+    /// Inject a fault.
+    Fault(Box<FaultItem>),
+    /// Do nothing for a while.
+    Wait(Wait),
+    /// One after the other.
+    Serial(Vec<MethodItem>, Span),
+    /// All at once.
+    Parallel(Vec<MethodItem>, Span),
+    /// Several times.
+    Repeat(Box<Repeat>, Span),
+}
+
+/// The kinds of steps that are not faults.
+pub const STEP_KINDS: &[(&str, &str)] = &[
+    ("wait", "Do nothing for a while."),
+    ("serial", "Do steps one after the other."),
+    ("parallel", "Do steps all at once."),
+    ("repeat", "Do steps several times."),
+];
+
+impl MethodItem {
+    /// Every fault in this step, in order, each once.
+    pub fn faults(&self) -> Vec<&FaultItem> {
+        match self {
+            Self::Fault(fault) => vec![fault],
+            Self::Wait(_) => vec![],
+            Self::Serial(items, _) | Self::Parallel(items, _) => items.iter().flat_map(Self::faults).collect(),
+            Self::Repeat(repeat, _) => repeat.steps.iter().flat_map(Self::faults).collect(),
+        }
+    }
+
+    /// How long this step takes by plan.
+    pub fn duration(&self) -> Duration {
+        match self {
+            Self::Fault(fault) => fault.common.for_.map(|d| d.0).unwrap_or_default(),
+            Self::Wait(wait) => wait.for_.0,
+            Self::Serial(items, _) => items.iter().map(Self::duration).sum(),
+            Self::Parallel(items, _) => items.iter().map(Self::duration).max().unwrap_or_default(),
+            Self::Repeat(repeat, _) => {
+                let once: Duration = repeat.steps.iter().map(Self::duration).sum();
+                let between = repeat.every.map_or(once, |every| every.0.max(once));
+                between.saturating_mul(repeat.times.saturating_sub(1)).saturating_add(once)
+            }
+        }
+    }
+}
+
+fields! {
+    /// Stop when too large a share of a probe's samples is bad.
+    pub struct ErrorRatio {
+        /// The probe; every probe if it is not given.
+        pub probe: Option<String>,
+        /// The share at which to stop.
+        pub above: Percent,
+        /// Over this time.
+        pub over: Dur = "5s",
+    }
+}
+
+fields! {
+    /// Stop when a probe is bad several times in a row.
+    pub struct BadInARow {
+        /// The probe; every probe if it is not given.
+        pub probe: Option<String>,
+        /// How many bad samples in a row.
+        pub samples: u32,
+    }
+}
+
+fields! {
+    /// Stop when a probe's value passes a bound.
+    pub struct ValueBound {
+        /// The probe.
+        pub probe: String,
+        /// What the value must keep to.
+        pub keeps: Comparison,
+    }
+}
+
+/// What stops a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GuardrailItem {
+    /// Too large a share of bad samples.
+    ErrorRatio(ErrorRatio),
+    /// Bad several times in a row.
+    BadInARow(BadInARow),
+    /// A value out of bounds.
+    Value(ValueBound),
+}
+
+/// The kinds of guardrails.
+pub const GUARDRAIL_KINDS: &[(&str, &str)] = &[
+    ("error-ratio", "Stop when too large a share of a probe's samples is bad."),
+    ("bad-in-a-row", "Stop when a probe is bad several times in a row."),
+    ("value", "Stop when a probe's value passes a bound."),
+];
+
+impl GuardrailItem {
+    /// The probe that it watches; `None` is all.
+    pub fn probe(&self) -> Option<&str> {
+        match self {
+            Self::ErrorRatio(g) => g.probe.as_deref(),
+            Self::BadInARow(g) => g.probe.as_deref(),
+            Self::Value(g) => Some(&g.probe),
+        }
+    }
+}
+
+impl std::fmt::Display for GuardrailItem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let of = self.probe().unwrap_or("any probe");
+        match self {
+            Self::ErrorRatio(g) => write!(f, "more than {} of the samples of {of} bad over {}", g.above, g.over),
+            Self::BadInARow(g) => write!(f, "{} bad samples of {of} in a row", g.samples),
+            Self::Value(g) => write!(f, "the value of {of} no longer {}", g.keeps),
+        }
+    }
+}
+
+/// What is searched: a fault's parameter and its range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Search {
+    /// The parameter as written: `delay`, or `name.delay` where several faults have one.
+    pub parameter: String,
+    /// The range.
+    pub range: Range,
+    /// Where it was written.
+    pub span: Span,
+}
+
+/// A range of quantities as text, as in `50ms..2s`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// The smaller end as written.
+    pub low: String,
+    /// The larger end as written.
+    pub high: String,
+}
+
+impl std::str::FromStr for Range {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (low, high) = text.split_once("..").ok_or("write it as low..high")?;
+        let (low, high) = (low.trim(), high.trim());
+        if low.is_empty() || high.is_empty() {
+            return Err("both ends must be given");
+        }
+        Ok(Self { low: low.into(), high: high.into() })
+    }
+}
+
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}..{}", self.low, self.high)
+    }
+}
+
+text_type!(Range, "a range", "50ms..2s");
+
+impl FromNode for Search {
+    fn ty() -> Type {
+        Type::Map(Box::new(Range::ty()))
+    }
+
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        match node.entries() {
+            Some([one]) => {
+                let range = Range::from_node(&one.node, problems)?;
+                Some(Self { parameter: one.key.clone(), range, span: one.key_span })
+            }
+            Some(_) => {
+                problems.add(node.span, "a search has one parameter", "not exactly one");
+                None
+            }
+            None => {
+                wrong_type(node, "a map of one parameter to its range", problems);
+                None
+            }
+        }
+    }
+}
+
+/// Splits `- kind: {…}` into the kind and its parameters.
+fn single_key<'n>(node: &'n Node, what: &str, problems: &mut Problems) -> Option<(&'n str, Span, &'n Node)> {
+    match node.entries() {
+        Some([one]) => Some((&one.key, one.key_span, &one.node)),
+        Some([]) => {
+            problems.add(node.span, format!("a {what} is missing"), "empty");
+            None
+        }
+        Some([first, second, ..]) => {
+            problems
+                .add(second.key_span, format!("a {what} is a map with one key, its kind"), "a second key")
+                .help(format!("indent `{}` so that it belongs to `{}`", second.key, first.key));
+            None
+        }
+        None => {
+            wrong_type(node, &format!("a {what} as a map with one key, its kind,"), problems);
+            None
+        }
+    }
+}
+
+/// A kind's parameters: a map, or nothing, which is the empty map.
+fn params_of(node: &Node, problems: &mut Problems) -> Option<Node> {
+    match &node.value {
+        Value::Map(_) => Some(node.clone()),
+        Value::Null => Some(Node { span: node.span, value: Value::Map(vec![]) }),
+        _ => {
+            wrong_type(node, "a map of parameters", problems);
+            None
+        }
+    }
+}
+
+fn str_keys(keys: &[String]) -> Vec<&str> {
+    keys.iter().map(String::as_str).collect()
+}
+
+impl FromNode for ProbeItem {
+    fn ty() -> Type {
+        Type::Kind("probe")
+    }
+
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let (kind, kind_span, params) = single_key(node, "probe", problems)?;
+        let params = params_of(params, problems)?;
+        let (common, params) = params.partition(&str_keys(&ProbeCommon::keys()));
+        let common = ProbeCommon::from_node(&common, problems)?;
+        Some(Self { kind: kind.into(), kind_span, common, params })
+    }
+}
+
+impl FromNode for GuardrailItem {
+    fn ty() -> Type {
+        Type::Kind("guardrail")
+    }
+
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let (kind, span, params) = single_key(node, "guardrail", problems)?;
+        match kind {
+            "error-ratio" => ErrorRatio::from_node(params, problems).map(Self::ErrorRatio),
+            "bad-in-a-row" => BadInARow::from_node(params, problems).map(Self::BadInARow),
+            "value" => ValueBound::from_node(params, problems).map(Self::Value),
+            other => {
+                problems.unknown_name(span, "guardrail", other, GUARDRAIL_KINDS.iter().map(|k| k.0));
+                None
+            }
+        }
+    }
+}
+
+impl FromNode for MethodItem {
+    fn ty() -> Type {
+        Type::Kind("step")
+    }
+
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let (kind, kind_span, params) = single_key(node, "step", problems)?;
+        Some(match kind {
+            "wait" => Self::Wait(Wait::from_node(params, problems)?),
+            "serial" => Self::Serial(Vec::from_node(params, problems)?, kind_span),
+            "parallel" => Self::Parallel(Vec::from_node(params, problems)?, kind_span),
+            "repeat" => Self::Repeat(Box::new(Repeat::from_node(params, problems)?), kind_span),
+            _ => {
+                let params = params_of(params, problems)?;
+                let (common, params) = params.partition(&str_keys(&FaultCommon::keys()));
+                let common = FaultCommon::from_node(&common, problems)?;
+                Self::Fault(Box::new(FaultItem { kind: kind.into(), kind_span, common, params }))
+            }
+        })
+    }
+}
+
+/// Reads the frame that all manifests share and returns the name (with its metadata node) and the spec's node.
+pub(crate) fn read_manifest(
+    node: &Node,
+    kind: &str,
+    problems: &mut Problems,
+) -> (Option<(String, Node)>, Option<Node>) {
+    if node.entries().is_none() {
+        wrong_type(node, "a manifest (a map with apiVersion, kind, metadata and spec)", problems);
+        return (None, None);
+    }
+    field::refuse_unknown_keys(node, &["apiVersion", "kind", "metadata", "spec"], "field", problems);
+    let mut expect = |key: &str, value: &str| match node.get(key) {
+        Some(found) if found.text() == Some(value) => {}
+        Some(found) => {
+            let shown = found.text().map_or_else(|| found.type_name().to_owned(), str::to_owned);
+            problems.add(found.span, format!("`{key}` is {shown}, and {value} was expected"), format!("not {value}"));
+        }
+        None => {
+            problems.add(node.span, format!("`{key}` is missing"), format!("begin with `{key}: {value}`"));
+        }
+    };
+    expect("apiVersion", API_VERSION);
+    expect("kind", kind);
+    let metadata = match node.get("metadata") {
+        Some(metadata) => Metadata::from_node(metadata, problems).map(|m| (m.name, metadata.clone())),
+        None => {
+            problems
+                .add(node.span, "`metadata` is missing", "a name is needed")
+                .help("for instance metadata: {name: checkout-survives-slow-payments}");
+            None
+        }
+    };
+    if let Some((name, metadata)) = &metadata {
+        let fits = !name.is_empty()
+            && name.len() <= 253
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.');
+        if !fits {
+            let span = metadata.get("name").map_or(metadata.span, |n| n.span);
+            problems
+                .add(span, format!("`{name}` is not a name"), "lower-case letters, digits, - and . only")
+                .help("Kubernetes takes no other, and the same file must do there");
+        }
+    }
+    if node.get("spec").is_none() {
+        problems.add(node.span, "`spec` is missing", "the content is missing");
+    }
+    (metadata, node.get("spec").cloned())
+}
+
+fields! {
+    /// What every manifest says about itself.
+    pub struct Metadata {
+        /// Its name: lower-case letters, digits, `-` and `.`.
+        pub name: String,
+        /// Labels to find it by.
+        pub labels: BTreeMap<String, String>,
+        /// Anything else, for other programs.
+        pub annotations: BTreeMap<String, String>,
+        /// The namespace, where it is a Kubernetes object.
+        pub namespace: Option<String>,
+    }
+}
+
+/// An experiment that was read and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Experiment {
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub spec: Spec,
+    /// The whole manifest as it was read, includes and values resolved.
+    pub node: Node,
+}
+
+impl Experiment {
+    /// Reads a manifest of `kind: Experiment` and checks it against the tables of kinds.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, at its places.
+    pub fn read(node: &Node, tables: &Tables) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let (name, spec) = read_manifest(node, "Experiment", &mut problems);
+        let spec = spec.and_then(|spec| Spec::from_node(&spec, &mut problems));
+        if let Some(spec) = &spec {
+            check::check(spec, node, tables, &mut problems);
+        }
+        match (name, spec) {
+            (Some((name, _)), Some(spec)) if problems.0.is_empty() => Ok(Self { name, spec, node: node.clone() }),
+            _ => Err(problems),
+        }
+    }
+
+    /// Every fault of the method, in order, each once.
+    pub fn faults(&self) -> Vec<&FaultItem> {
+        self.spec.method.iter().flat_map(MethodItem::faults).collect()
+    }
+
+    /// How long the method takes by plan.
+    pub fn method_duration(&self) -> Duration {
+        self.spec.method.iter().map(MethodItem::duration).sum()
+    }
+
+    /// From one sample of a probe to the next: as given; or one second, or less where the tolerances need more
+    /// samples than that yields while the method runs (with a quarter to spare, and not below 10 ms).
+    #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
+    pub fn interval(&self, probe: &ProbeItem) -> Duration {
+        if let Some(interval) = probe.common.interval {
+            return interval.0;
+        }
+        let default = Duration::from_secs(1);
+        let needed = probe.common.samples_needed() as f64 * 1.25;
+        let enough = self.method_duration().div_f64(needed.max(1.0));
+        // Even without a percentile a handful of samples is wanted from a short fault.
+        let handful = self.method_duration() / 10;
+        let limit = enough.min(handful.max(Duration::from_millis(100)));
+        default.min(limit).max(Duration::from_millis(10))
+    }
+}
+
+#[cfg(test)]
+mod tests;
