@@ -1,1 +1,18 @@
-//! toprope-os
+//! What Toprope needs of Linux, and the only crate with unsafe code.
+//!
+//! Every module is one idea and usable alone. What changes the machine is a guard: dropping it gives back what it
+//! took, and wherever the kernel offers a mechanism whose lifetime it ties to this process, that one is used, so that
+//! even `kill -9` undoes it.
+//!
+//! Nothing here knows of experiments, faults or runs.
+
+mod error;
+pub mod process;
+mod readiness;
+pub mod time;
+pub mod user;
+
+#[cfg(test)]
+mod testing;
+
+pub use error::{Error, Result, Unsupported};
