@@ -70,7 +70,13 @@ impl Guard {
     ///
     /// # Errors
     /// The guard does not answer: nothing may be applied.
-    pub async fn arm(&mut self, journal: &Journal, record: &Path, host: &Host, deadline: Duration) -> std::io::Result<()> {
+    pub async fn arm(
+        &mut self,
+        journal: &Journal,
+        record: &Path,
+        host: &Host,
+        deadline: Duration,
+    ) -> std::io::Result<()> {
         let orders = Orders {
             journal: journal.directory().to_owned(),
             record: record.to_owned(),

@@ -35,7 +35,9 @@ pub enum JournalError {
         error: std::io::Error,
     },
     /// The directory or a record could have been written by somebody else.
-    #[error("{path} is not to be trusted: {why}; whoever may write it could have Toprope undo things that were never done")]
+    #[error(
+        "{path} is not to be trusted: {why}; whoever may write it could have Toprope undo things that were never done"
+    )]
     Untrusted {
         /// The file or directory.
         path: PathBuf,
@@ -51,7 +53,9 @@ pub enum JournalError {
         why: String,
     },
     /// Something that this injection would take is taken.
-    #[error("{claim} is already taken by {fault} of run {run}; wait until it ends, or end it with `toprope undo {run}`")]
+    #[error(
+        "{claim} is already taken by {fault} of run {run}; wait until it ends, or end it with `toprope undo {run}`"
+    )]
     Taken {
         /// What is taken.
         claim: String,
@@ -205,9 +209,8 @@ impl Journal {
         let mut line = serde_json::to_vec(intent).map_err(|e| io("encode a record for", &path)(e.into()))?;
         line.push(b'\n');
         let written = entry.file.write_all(&line).and_then(|()| entry.file.sync_all()).map_err(io("write", &path));
-        let synced = written.and_then(|()| {
-            File::open(&self.directory).and_then(|d| d.sync_all()).map_err(io("sync", &self.directory))
-        });
+        let synced = written
+            .and_then(|()| File::open(&self.directory).and_then(|d| d.sync_all()).map_err(io("sync", &self.directory)));
         if let Err(error) = synced {
             // What is not durable must not look as if it were.
             let _ = std::fs::remove_file(&path);
@@ -261,8 +264,10 @@ impl Journal {
         paths.sort();
         let read = paths.iter().map(|p| self.read(p));
         // A record may be removed by its owner between the listing and the reading.
-        read.filter(|r| !matches!(r, Err(JournalError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound))
-            .collect()
+        read.filter(
+            |r| !matches!(r, Err(JournalError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound),
+        )
+        .collect()
     }
 
     /// One record.
@@ -280,7 +285,8 @@ impl Journal {
         let first = lines.next().ok_or_else(|| damaged("it is empty".into()))?;
         let intent: Intent = serde_json::from_str(first).map_err(|e| damaged(e.to_string()))?;
         if intent.version > VERSION {
-            let why = format!("it has format {}, and this Toprope knows up to {VERSION}: use a newer one", intent.version);
+            let why =
+                format!("it has format {}, and this Toprope knows up to {VERSION}: use a newer one", intent.version);
             return Err(damaged(why));
         }
         // A torn last line was never acted upon: what it announces comes after it is durable.

@@ -50,8 +50,7 @@ pub fn describe(process: &ProcessInfo) -> String {
 /// `pick` leaves none; that a user, service or listener that the selector names cannot be found.
 pub fn resolve(target: &Target, seed: u64, host: &Host) -> Result<Resolved, FaultError> {
     let selector = &target.0;
-    let mut processes = process::processes().map_err(|e| FaultError::because("the processes cannot be listed", e))?;
-    processes.retain(|p| !has_ended(p));
+    let processes = running()?;
     let listeners = if listens(selector, host) {
         Some(Listeners::read().map_err(|e| FaultError::because("the listening sockets cannot be listed", e))?)
     } else {
@@ -105,6 +104,32 @@ pub fn resolve(target: &Target, seed: u64, host: &Host) -> Result<Resolved, Faul
     drawn.sort_unstable();
     let picked = drawn.into_iter().map(|i| matching[i].clone()).collect();
     Ok(Resolved { matched: matching.len(), picked, warnings })
+}
+
+/// Adds everything that the processes started, and that these started; parents come before their children. Leaves out
+/// what is never a target.
+///
+/// # Errors
+/// The processes cannot be listed.
+pub fn with_descendants(roots: Vec<ProcessInfo>, host: &Host) -> Result<Vec<ProcessInfo>, FaultError> {
+    let processes = running()?;
+    let untouchable = Untouchable::of(&processes, host);
+    let mut family = roots;
+    let mut seen: HashSet<u32> = family.iter().map(|p| p.id.pid()).collect();
+    let mut next = 0;
+    while let Some(parent) = family.get(next).map(|p| p.id.pid()) {
+        let children = processes.iter().filter(|p| p.ppid == parent && untouchable.why(p).is_none());
+        family.extend(children.filter(|p| seen.insert(p.id.pid())).cloned());
+        next += 1;
+    }
+    Ok(family)
+}
+
+/// Every process of this host that has not ended.
+fn running() -> Result<Vec<ProcessInfo>, FaultError> {
+    let mut processes = process::processes().map_err(|e| FaultError::because("the processes cannot be listed", e))?;
+    processes.retain(|p| !has_ended(p));
+    Ok(processes)
 }
 
 /// One key of a selector.

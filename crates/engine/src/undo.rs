@@ -31,7 +31,8 @@ pub async fn undo_record(
     let mut undone = Undone { clean: true, by: by.into(), ..Undone::default() };
     let applied = record.marks.iter().filter(|m| matches!(m, Mark::Applying(_))).count();
     let Some(fault) = table.get(&record.intent.fault) else {
-        let why = format!("this Toprope knows no fault `{}`: undo with the version that injected it", record.intent.fault);
+        let why =
+            format!("this Toprope knows no fault `{}`: undo with the version that injected it", record.intent.fault);
         entry.mark(&Mark::UndoFailed(why.clone()))?;
         return Ok(Undone { clean: false, by: by.into(), notes: vec![why], drained: None });
     };

@@ -84,8 +84,10 @@ fn within_limits(plan: &Plan, limits: Limits) -> Result<(), FaultError> {
     let hit = plan.targets.len();
     let too_many = |allowed: usize, said: String| {
         let targets = plan.targets.join(", ");
-        Err(FaultError::new(format!("{hit} targets would be hit, and the blast radius allows {allowed} ({said}): {targets}"))
-            .help("select fewer, for instance with `pick: one`, or raise spec.blast-radius"))
+        Err(FaultError::new(format!(
+            "{hit} targets would be hit, and the blast radius allows {allowed} ({said}): {targets}"
+        ))
+        .help("select fewer, for instance with `pick: one`, or raise spec.blast-radius"))
     };
     if let Some(most) = limits.targets
         && hit > most as usize

@@ -132,26 +132,44 @@ fn toprope_and_what_it_started_are_never_targets() {
     assert!(message.contains("nothing but 2 processes of Toprope's") && !help.is_empty(), "{message}");
 }
 
-#[test]
-fn children_of_the_run_are_its_own() {
-    let mut shell = Command::new("sh").args(["-c", "sleep 600 & wait"]).spawn().expect("a shell");
+/// A shell and the `sleep` that it started.
+fn start_family() -> (Child, process::ProcessId) {
+    let shell = Command::new("sh").args(["-c", "sleep 600 & wait"]).spawn().expect("a shell");
     let deadline = Instant::now() + Duration::from_secs(20);
-    let child = loop {
-        let sleeping = process::descendants(shell.id())
-            .expect("/proc is mounted")
-            .into_iter()
-            .find(|id| ProcessInfo::of(id.pid()).is_ok_and(|p| p.name == "sleep"));
-        match sleeping {
-            Some(id) => break id,
-            None => assert!(Instant::now() < deadline, "the shell starts a child"),
+    loop {
+        let children = process::descendants(shell.id()).expect("/proc is mounted");
+        let sleeps = |id: &process::ProcessId| ProcessInfo::of(id.pid()).is_ok_and(|p| p.name == "sleep");
+        if let Some(id) = children.into_iter().find(sleeps) {
+            return (shell, id);
         }
+        assert!(Instant::now() < deadline, "the shell starts a child");
         std::thread::sleep(Duration::from_millis(2));
-    };
-    let host = Host { own: vec![shell.id() as i32], ..host() };
-    let (message, _) = refusal(serde_json::json!({"pid": child.pid()}), &host);
+    }
+}
+
+fn end_family(mut shell: Child, child: process::ProcessId) {
     let pidfd = process::Pidfd::open(&child).expect("it runs");
     pidfd.signal(process::Signal::KILL).expect("our own");
     shell.wait().expect("its only child is gone");
+}
+
+#[test]
+fn a_tree_is_a_process_and_all_below_it() {
+    let (shell, child) = start_family();
+    let root = ProcessInfo::of(shell.id()).expect("it waits");
+    let family = with_descendants(vec![root.clone()], &host()).map(|f| f.iter().map(|p| p.id).collect::<Vec<_>>());
+    let spared = with_descendants(vec![root.clone()], &Host { own: vec![child.pid() as i32], ..host() });
+    end_family(shell, child);
+    assert_eq!(family.expect("/proc is mounted"), [root.id, child]);
+    assert_eq!(spared.expect("/proc is mounted").len(), 1, "what is Toprope's own is left out");
+}
+
+#[test]
+fn children_of_the_run_are_its_own() {
+    let (shell, child) = start_family();
+    let host = Host { own: vec![shell.id() as i32], ..host() };
+    let (message, _) = refusal(serde_json::json!({"pid": child.pid()}), &host);
+    end_family(shell, child);
     assert!(message.contains("was started by it"), "{message}");
 }
 
