@@ -18,5 +18,6 @@ pub mod log;
 pub mod probe;
 pub mod run;
 pub mod state;
+pub mod target;
 pub mod undo;
 pub mod verdict;
