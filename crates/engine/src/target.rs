@@ -51,11 +51,7 @@ pub fn describe(process: &ProcessInfo) -> String {
 pub fn resolve(target: &Target, seed: u64, host: &Host) -> Result<Resolved, FaultError> {
     let selector = &target.0;
     let processes = running()?;
-    let listeners = if listens(selector, host) {
-        Some(Listeners::read().map_err(|e| FaultError::because("the listening sockets cannot be listed", e))?)
-    } else {
-        None
-    };
+    let listeners = if listens(selector, host) { Some(Listeners::read()?) } else { None };
     let criteria = criteria(selector, host, listeners.as_ref())?;
     let untouchable = Untouchable::of(&processes, host);
     if let Some(named) = selector.pid.and_then(|pid| processes.iter().find(|p| i64::from(p.id.pid()) == i64::from(pid)))

@@ -1,6 +1,7 @@
 //! Every built-in fault: one file each, and one line in [`FAULTS`].
 
 mod process_kill;
+mod process_pause;
 mod targeted;
 
 #[cfg(test)]
@@ -9,4 +10,4 @@ mod testing;
 use toprope_engine::fault::FaultTable;
 
 /// The table of faults, in the order in which they are listed to users.
-pub static FAULTS: FaultTable = FaultTable(&[&process_kill::ProcessKill]);
+pub static FAULTS: FaultTable = FaultTable(&[&process_kill::ProcessKill, &process_pause::ProcessPause]);

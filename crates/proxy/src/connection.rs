@@ -20,11 +20,8 @@ use crate::timer::Alarm;
 pub(crate) async fn carry(shared: Arc<Shared>, mut orders: watch::Receiver<Orders>, client: Socket, number: u64) {
     let _open = Open(&shared);
     let now = orders.borrow_and_update().clone();
-    let affected = now.rules.affects(number);
-    if affected {
-        shared.counters.count(Event::Affected);
-    }
     if now.rules.admit(number) == Admission::Reset {
+        shared.counters.count(Event::Affected);
         shared.counters.count(Event::Refused);
         return;
     }
@@ -43,11 +40,10 @@ pub(crate) async fn carry(shared: Arc<Shared>, mut orders: watch::Receiver<Order
     };
     // What one side sends goes on at once, as it would without a proxy. A socket that refuses is dead: reading it tells.
     let _ = (client.stream.set_nodelay(true), server.stream.set_nodelay(true));
-    let begins = Moment::now();
-    let flow = |way| Flow::new(way, now.shape(number, way, begins), Arc::clone(&shared.counters));
-    let (up, down) = (flow(Way::Up), flow(Way::Down));
-    let alarm = shared.timer.alarm();
-    let connection = Connection { shared: Arc::clone(&shared), number, affected, client, server, up, down, alarm };
+    let flow = |way| Flow::new(way, Arc::clone(&shared.counters));
+    let (up, down, alarm) = (flow(Way::Up), flow(Way::Down), shared.timer.alarm());
+    let mut connection = Connection { shared: &shared, number, affected: false, client, server, up, down, alarm };
+    connection.obey(&now);
     connection.run(orders).await;
 }
 
@@ -101,9 +97,10 @@ impl Drop for Socket {
     }
 }
 
-struct Connection {
-    shared: Arc<Shared>,
+struct Connection<'a> {
+    shared: &'a Shared,
     number: u64,
+    /// Whether a rule has shaped it at some time.
     affected: bool,
     client: Socket,
     server: Socket,
@@ -112,7 +109,7 @@ struct Connection {
     alarm: Alarm,
 }
 
-impl Connection {
+impl Connection<'_> {
     async fn run(mut self, mut orders: watch::Receiver<Orders>) {
         let ending = loop {
             // Orders first: a flow that never rests must not keep them from being heard.
@@ -134,13 +131,15 @@ impl Connection {
     }
 
     fn obey(&mut self, orders: &Orders) {
-        if !self.affected && orders.rules.affects(self.number) {
+        let now = Moment::now();
+        let (up, down) = (orders.shape(self.number, Way::Up, now), orders.shape(self.number, Way::Down, now));
+        let shaped = !up.is_pass() || !down.is_pass();
+        if shaped && !self.affected {
             self.affected = true;
             self.shared.counters.count(Event::Affected);
         }
-        let now = Moment::now();
-        self.up.reshape(orders.shape(self.number, Way::Up, now));
-        self.down.reshape(orders.shape(self.number, Way::Down, now));
+        self.up.reshape(up);
+        self.down.reshape(down);
     }
 
     /// Moves what can be moved; ready with how the connection ended.

@@ -29,7 +29,7 @@ pub struct Connections {
     pub accepted: u64,
     /// Open now, those whose upstream is still being called among them.
     pub open: u64,
-    /// Touched by at least one rule at some time: with `accepted`, the share that the rules reached.
+    /// Refused by a rule, or with bytes under one at some time: with `accepted`, the share that the rules reached.
     pub affected: u64,
     /// Reset as they came, by a rule.
     pub refused: u64,

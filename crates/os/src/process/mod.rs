@@ -3,6 +3,7 @@
 mod info;
 mod pidfd;
 mod stat;
+mod threads;
 
 use std::fmt;
 
@@ -14,6 +15,7 @@ pub use pidfd::Pidfd;
 pub use rustix::process::Signal;
 pub(crate) use stat::Stat;
 pub use stat::State;
+pub use threads::{thread_states, tracer};
 
 use crate::{
     Error, Result,

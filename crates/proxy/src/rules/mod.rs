@@ -166,11 +166,6 @@ impl Rules {
         self.chain.is_empty()
     }
 
-    /// Whether any rule touches this connection.
-    pub(crate) fn affects(&self, connection: u64) -> bool {
-        self.applying(connection).next().is_some()
-    }
-
     /// What becomes of a new connection: the first rule that does not carry it decides.
     pub(crate) fn admit(&self, connection: u64) -> Admission {
         self.applying(connection)
@@ -220,7 +215,7 @@ mod tests {
     #[test]
     fn toxicity_is_a_share_of_connections_that_replays() {
         let at = |seed, share| Rules::seeded(seed).add(Direction::Up.toxicity(share), Refuse);
-        let chosen = |rules: &Rules| (0..10_000).filter(|&n| rules.affects(n)).collect::<Vec<_>>();
+        let chosen = |rules: &Rules| (0..10_000).filter(|&n| rules.admit(n) == Admission::Reset).collect::<Vec<_>>();
         let (third, half) = (chosen(&at(1, 0.3)), chosen(&at(1, 0.5)));
         assert!((2_850..3_150).contains(&third.len()), "{} of 10,000", third.len());
         assert!(third.iter().all(|n| half.contains(n)), "a rising share only adds connections");

@@ -121,7 +121,7 @@ async fn refuse_resets_new_connections_and_leaves_open_ones() {
     stage.proxy.set_rules(Rules::pass());
     stage.connect().await;
     let connections = stage.proxy.stats().connections;
-    assert_eq!((connections.refused, connections.accepted), (3, 5));
+    assert_eq!((connections.refused, connections.affected, connections.accepted), (3, 3, 5));
 }
 
 /// The n-th connection fares alike in every run with the same seed.
