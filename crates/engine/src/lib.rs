@@ -12,3 +12,4 @@
 pub mod fault;
 pub mod host;
 pub mod probe;
+pub mod verdict;
