@@ -1,9 +1,6 @@
 //! One file for each command.
 
 mod completions;
-mod demo;
-mod exec;
-mod init;
 mod inject;
 mod kinds;
 mod plan;
@@ -22,13 +19,12 @@ use crate::invocation::Failure;
 /// Does what the command line says; returns the exit code.
 pub fn dispatch(command: Command) -> Result<u8, Failure> {
     match command {
-        Command::Init(args) => init::init(&args),
+        Command::Init(_) | Command::Exec(_) | Command::Demo(_) | Command::Shop(_) => Err(Failure::new("not yet")),
         Command::Validate(args) => validate::validate(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Run(args) => run::run(&args),
         Command::Inject(args) => inject::inject(&args),
         Command::Test(args) => test::test(&args),
-        Command::Exec(args) => exec::exec(&args),
         Command::Runs(args) => runs::runs(&args),
         Command::Report(args) => report::report(&args),
         Command::Replay(args) => report::replay(&args),
@@ -36,10 +32,8 @@ pub fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Residue(args) => residue::residue(&args),
         Command::Faults(args) => kinds::faults(&args),
         Command::Probes(args) => kinds::probes(&args),
-        Command::Demo(args) => demo::demo(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Completions { shell } => completions::completions(shell),
         Command::Man => completions::man(),
-        Command::Shop(args) => demo::shop(&args),
     }
 }

@@ -103,7 +103,10 @@ pub fn directory() -> PathBuf {
 
 /// The name of the user who asks: under sudo the one who called it.
 pub fn user() -> String {
-    let current = || toprope_os::user::User::current().ok().map(|u| u.name);
+    let current = || {
+        let uid = toprope_os::user::Identity::current().ok()?.uid;
+        toprope_os::user::User::by_uid(uid).ok().flatten().map(|u| u.name)
+    };
     std::env::var("SUDO_USER").ok().filter(|u| !u.is_empty()).or_else(current).unwrap_or_else(|| "unknown".into())
 }
 

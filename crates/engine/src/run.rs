@@ -11,7 +11,6 @@ mod prepare;
 mod recorder;
 mod sampling;
 mod search;
-mod steady;
 
 use std::path::PathBuf;
 use std::sync::Arc;

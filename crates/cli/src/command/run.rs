@@ -3,7 +3,6 @@
 use toprope_engine::run::{Setup, StopSwitch};
 use toprope_faults::FAULTS;
 use toprope_model::event::Event;
-use toprope_model::{Node, Sources};
 
 use super::plan::at_its_place;
 use crate::args::RunArgs;
@@ -81,6 +80,8 @@ fn with_search(loaded: &Loaded, text: &str) -> Result<Loaded, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use toprope_model::{Node, Sources};
+
     use super::*;
 
     #[test]

@@ -19,7 +19,7 @@ use super::inject::plan_fault;
 use super::method::{Course, Job};
 use super::recorder::Recorder;
 use super::sampling::Sampler;
-use super::{Finished, RunError, Setup, StopSwitch, prepare, search, steady};
+use super::{Finished, RunError, Setup, StopSwitch, prepare, search};
 use crate::injector::Injector;
 use crate::probe::{Context, PROBES, Probe};
 
@@ -240,9 +240,17 @@ impl Trials {
         while !time.is_zero() && self.unanswered(experiment) && tokio::time::Instant::now() < until {
             tokio::time::sleep(LOOK).await;
         }
-        let against = steady::not_seen(experiment, &self.recorder.steady_samples());
+        if time.is_zero() {
+            return self.recorder.sync().is_ok(); // Asked for: nothing is watched before.
+        }
+        let records = self.read_log();
+        let trial = match (records.first(), trial_begin(&records)) {
+            (Some(first), begin) if begin > 0 => [std::slice::from_ref(first), &records[begin..]].concat(),
+            _ => records,
+        };
+        let against = crate::verdict::steady_state(experiment, &trial).err().unwrap_or_default();
         for reason in &against {
-            self.recorder.note(Level::Error, format!("the steady state was not seen: {reason}"));
+            self.recorder.note(Level::Error, reason.clone());
         }
         against.is_empty() && self.recorder.sync().is_ok()
     }
@@ -405,7 +413,11 @@ impl Trials {
     /// The outcome of the trial that was just made, and its first reason.
     pub(super) fn judge_trial(&self, setup: &Setup) -> (Outcome, String) {
         let records = self.read_log();
-        let judgement = crate::verdict::judge_trial(&setup.experiment, &records[trial_begin(&records)..]);
+        let Some(Event::RunStarted(started)) = records.first().map(|r| &r.event) else {
+            return (Outcome::Inconclusive, "the log cannot be read".into());
+        };
+        let trial = &records[trial_begin(&records)..];
+        let judgement = crate::verdict::judge_trial(&setup.experiment, started, trial);
         (judgement.outcome, judgement.reasons.first().cloned().unwrap_or_default())
     }
 }
