@@ -6,9 +6,16 @@
 //!
 //! Nothing here knows of experiments, faults or runs.
 
+pub mod address;
+pub mod caps;
 mod error;
+pub mod fdpass;
+pub mod namespace;
+pub mod privilege;
 pub mod process;
 mod readiness;
+pub mod sockets;
+pub mod spawn;
 pub mod time;
 pub mod user;
 

@@ -3,16 +3,19 @@
 mod info;
 mod pidfd;
 mod stat;
+mod threads;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use info::pids;
 pub use info::{CgroupMembership, ProcessInfo, descendants, processes};
 pub use pidfd::Pidfd;
 pub use rustix::process::Signal;
 pub(crate) use stat::Stat;
 pub use stat::State;
+pub use threads::{thread_states, tracer};
 
 use crate::{
     Error, Result,
