@@ -7,6 +7,22 @@ use futures::future::BoxFuture;
 use toprope_model::event::Phase;
 use toprope_model::{KindSpec, Node};
 
+mod blame;
+mod dns;
+mod expect;
+mod http;
+mod params;
+mod secret;
+mod tcp;
+mod template;
+mod tls;
+mod web;
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod testing;
+
 /// A kind of probe.
 pub trait ProbeKind: Send + Sync + 'static {
     /// Kind, parameters, docs, example.
@@ -130,4 +146,4 @@ impl ProbeError {
 }
 
 /// Every kind of probe.
-pub static PROBES: &[&dyn ProbeKind] = &[];
+pub static PROBES: &[&dyn ProbeKind] = &[&http::Kind, &tcp::Kind, &dns::Kind];
