@@ -1,7 +1,10 @@
 //! Every built-in fault: one file each, and one line in [`FAULTS`].
 
+mod command;
 mod process_kill;
 mod process_pause;
+mod program;
+mod scripted;
 mod targeted;
 
 #[cfg(test)]
@@ -10,4 +13,9 @@ mod testing;
 use toprope_engine::fault::FaultTable;
 
 /// The table of faults, in the order in which they are listed to users.
-pub static FAULTS: FaultTable = FaultTable(&[&process_kill::ProcessKill, &process_pause::ProcessPause]);
+#[rustfmt::skip]
+pub static FAULTS: FaultTable = FaultTable(&[
+    &process_kill::ProcessKill,
+    &process_pause::ProcessPause,
+    &command::Command,
+]);
