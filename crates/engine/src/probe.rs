@@ -7,11 +7,16 @@ use futures::future::BoxFuture;
 use toprope_model::event::Phase;
 use toprope_model::{KindSpec, Node};
 
+use crate::host::ServiceFacts;
+
 mod blame;
 mod dns;
 mod expect;
+mod file;
 mod http;
+mod log;
 mod params;
+mod process;
 mod secret;
 mod tcp;
 mod template;
@@ -46,6 +51,8 @@ pub struct Context {
     pub directory: std::path::PathBuf,
     /// The user whom commands run as, where that is not the one this process runs as.
     pub invoking_user: Option<u32>,
+    /// The services of the experiment's topology, for processes that are named by service.
+    pub services: Vec<ServiceFacts>,
 }
 
 /// A probe, asked again and again. Samples of one probe may overlap when they are slow.
@@ -146,4 +153,4 @@ impl ProbeError {
 }
 
 /// Every kind of probe.
-pub static PROBES: &[&dyn ProbeKind] = &[&http::Kind, &tcp::Kind, &dns::Kind];
+pub static PROBES: &[&dyn ProbeKind] = &[&http::Kind, &tcp::Kind, &dns::Kind, &process::Kind, &file::Kind, &log::Kind];

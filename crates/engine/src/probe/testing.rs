@@ -18,6 +18,7 @@ pub(super) fn context() -> Context {
         timeout: Duration::from_secs(5),
         directory: std::env::current_dir().expect("the tests' directory is there"),
         invoking_user: None,
+        services: vec![],
     }
 }
 

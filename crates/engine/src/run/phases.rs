@@ -72,6 +72,7 @@ fn build_probes(setup: &Setup, run: &str) -> Result<Vec<Arc<dyn Probe>>, RunErro
             timeout: item.common.timeout.0,
             directory: setup.directory.clone(),
             invoking_user: setup.invoking_user,
+            services: prepare::host(setup).services,
         };
         let kind = PROBES.iter().find(|k| k.spec().kind == item.kind);
         let built = match kind {
