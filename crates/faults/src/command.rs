@@ -8,7 +8,7 @@ use toprope_model::kind::{Danger, FaultSpec, Need, UndoKind, check};
 use toprope_model::step::{Plan, Step};
 use toprope_model::{Dur, KindSpec, fields};
 
-use crate::program::{Argv, Output, Setting};
+use crate::program::{Argv, Setting, Tie};
 use crate::scripted::{self, Action, Answer, Script};
 
 fields! {
@@ -62,7 +62,7 @@ impl Action for Argv {
     type Setting = Setting;
 
     async fn act(&self, setting: &Setting) -> Result<Answer, FaultError> {
-        let ended = self.run(setting, Output::Kept).await?;
+        let ended = self.run(setting, Tie::Ours).await?;
         Ok(Answer { yes: ended.success, says: ended.says })
     }
 

@@ -1,8 +1,10 @@
 //! Every built-in fault: one file each, and one line in [`FAULTS`].
 
 mod command;
+mod manual;
 mod process_kill;
 mod process_pause;
+mod process_restart;
 mod program;
 mod scripted;
 mod targeted;
@@ -17,5 +19,7 @@ use toprope_engine::fault::FaultTable;
 pub static FAULTS: FaultTable = FaultTable(&[
     &process_kill::ProcessKill,
     &process_pause::ProcessPause,
+    &process_restart::ProcessRestart,
     &command::Command,
+    &manual::ManualStep,
 ]);
