@@ -46,7 +46,7 @@ The effect is measured: the state of every thread, and that the processes use no
     lasting: true,
     undo: UndoKind::Journalled,
     danger: Danger::Contained,
-    needs: &[Need::Kill],
+    needs: &[Need::Kill, Need::Ptrace],
     recovers: false,
 };
 
