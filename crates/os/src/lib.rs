@@ -16,6 +16,7 @@ mod netlink;
 pub mod nft;
 pub mod privilege;
 pub mod process;
+pub mod ptrace;
 mod readiness;
 pub mod sockets;
 pub mod spawn;
