@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod completions;
+mod init;
 mod inject;
 mod kinds;
 mod plan;
@@ -19,7 +20,8 @@ use crate::invocation::Failure;
 /// Does what the command line says; returns the exit code.
 pub fn dispatch(command: Command) -> Result<u8, Failure> {
     match command {
-        Command::Init(_) | Command::Exec(_) | Command::Demo(_) | Command::Shop(_) => Err(Failure::new("not yet")),
+        Command::Exec(_) | Command::Demo(_) | Command::Shop(_) => Err(Failure::new("not yet")),
+        Command::Init(args) => init::init(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Run(args) => run::run(&args),

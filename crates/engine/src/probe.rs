@@ -10,6 +10,7 @@ use toprope_model::{KindSpec, Node};
 use crate::host::ServiceFacts;
 
 mod blame;
+mod command;
 mod dns;
 mod expect;
 mod file;
@@ -156,4 +157,5 @@ impl ProbeError {
 }
 
 /// Every kind of probe.
-pub static PROBES: &[&dyn ProbeKind] = &[&http::Kind, &tcp::Kind, &dns::Kind, &process::Kind, &file::Kind, &log::Kind];
+pub static PROBES: &[&dyn ProbeKind] =
+    &[&http::Kind, &tcp::Kind, &dns::Kind, &command::Kind, &process::Kind, &file::Kind, &log::Kind];

@@ -1,14 +1,16 @@
 //! `toprope run`
 
+use toprope_engine::injector::Launch;
 use toprope_engine::run::{Setup, StopSwitch};
 use toprope_faults::FAULTS;
 use toprope_model::event::Event;
+use toprope_os::user::Identity;
 
 use super::plan::at_its_place;
 use crate::args::RunArgs;
-use crate::invocation::{Failure, directory, invoking_user, runtime, state, tables, user};
+use crate::invocation::{Failure, directory, launch, runtime, state, tables, user};
 use crate::load::{self, Loaded};
-use crate::{process, show};
+use crate::show;
 
 /// Runs an experiment to its verdict.
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
@@ -38,17 +40,23 @@ pub fn execute(loaded: &Loaded, setup: Setup, output: &crate::args::OutputArgs) 
 
 /// What the engine needs for an experiment that was loaded.
 pub fn setup(loaded: &Loaded, command: &'static str) -> Result<Setup, Failure> {
+    let (launch, journal) = launch()?;
     Ok(Setup {
         experiment: loaded.experiment.clone(),
         topology: loaded.topology.clone(),
         tables: tables(),
         faults: FAULTS,
         state: state()?,
-        executable: process::executable(),
+        journal,
+        launch: launch.clone(),
         command,
         directory: directory(),
         user: user(),
-        invoking_user: invoking_user(),
+        // Injectors are root's then, and what the manifest has them run is not.
+        invoking_user: match launch {
+            Launch::Direct(_) => None,
+            Launch::Launcher(_) => Identity::current().ok().map(|i| i.uid),
+        },
         again: None,
         seed: None,
         person: None,

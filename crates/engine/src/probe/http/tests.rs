@@ -97,6 +97,9 @@ async fn a_request_carries_what_was_asked_for_and_shows_no_secret() {
     assert_eq!(post.asks(), format!("POST http://{at}/o/{{run}}-{{n}}"));
     let bearer = format!("{{get: 'http://{at}/', auth: {{bearer: {{file: token}}}}, matches: ' Bearer s3cret\\|'}}");
     assert_eq!(ask(&try_probe(&Kind, &bearer, &context).unwrap()).await, Answer::good());
+    let shown = format!("{{get: 'http://{at}/', auth: {{bearer: {{file: token}}}}, matches: nothing of the kind}}");
+    let shown = ask(&try_probe(&Kind, &shown, &context).unwrap()).await.bad.unwrap();
+    assert!(shown.contains("Bearer (secret)"), "{shown}");
     assert!(try_probe(&Kind, &bearer, &testing::context()).err().unwrap().contains("cannot read the secret"));
 }
 
