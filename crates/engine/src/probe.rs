@@ -15,9 +15,11 @@ mod dns;
 mod expect;
 mod file;
 mod http;
+mod instrument;
 mod log;
 mod params;
 mod process;
+mod prometheus;
 mod secret;
 mod tcp;
 mod template;
@@ -118,6 +120,9 @@ pub struct Answer {
     pub value: Option<f64>,
     /// The write that was acknowledged, by the name under which it can be found again.
     pub wrote: Option<String>,
+    /// Whether nothing came back: who was asked could not be reached, or broke off. Bad, and yet no word about what was
+    /// asked for.
+    pub unanswered: bool,
     /// The probe itself failed (its program could not be started): no evidence about the system.
     pub broken: bool,
     /// Whether this counts as a sample at all: an alert that may still fire has nothing to say yet.
@@ -155,4 +160,4 @@ impl ProbeError {
 
 /// Every kind of probe.
 pub static PROBES: &[&dyn ProbeKind] =
-    &[&http::Kind, &tcp::Kind, &dns::Kind, &command::Kind, &process::Kind, &file::Kind, &log::Kind];
+    &[&http::Kind, &tcp::Kind, &dns::Kind, &command::Kind, &prometheus::Kind, &process::Kind, &file::Kind, &log::Kind];

@@ -1,6 +1,7 @@
 //! Every built-in fault: one file each, and one line in [`FAULTS`].
 
 mod command;
+mod http;
 mod manual;
 mod process_kill;
 mod process_pause;
@@ -21,5 +22,6 @@ pub static FAULTS: FaultTable = FaultTable(&[
     &process_pause::ProcessPause,
     &process_restart::ProcessRestart,
     &command::Command,
+    &http::Http,
     &manual::ManualStep,
 ]);

@@ -39,7 +39,7 @@ it back. It needs a terminal (or another place where somebody can answer): where
 The person's word is the only measure of the effect. If nobody says within the deadline that it was done, the run ends
 without a verdict. If nobody says that it was taken back, the host stays marked as not clean, with what to do by hand;
 `toprope undo` asks again.",
-        example: "manual: {do: Switch off the uplink in rack 4, undo: Switch on the uplink in rack 4, for: 2m}",
+        example: "- manual: {do: Switch off the uplink in rack 4, undo: Switch on the uplink in rack 4, for: 2m}",
         fields: Manual::fields,
         check,
     },

@@ -39,7 +39,7 @@ The processes are stopped by SIGSTOP and go on by SIGCONT; what was stopped is i
 stopped already is refused. A shell that runs one of the targets in the foreground takes notice of the stop.
 
 The effect is measured: the state of every thread, and that the processes use no more time on the cores.",
-        example: "process-pause: {target: {process: redis-server}, for: 10s}",
+        example: "- process-pause: {target: {process: redis-server}, for: 10s}",
         fields: Pause::fields,
         check: check::<Pause>,
     },

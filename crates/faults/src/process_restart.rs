@@ -47,7 +47,7 @@ are expected to recover from it unless they say `unaffected: true`.
 The effect is measured: every process of the service that was there has ended, and there is one that was not there
 before; the time that took is reported. A service that is not running when the fault comes is refused, because it would
 be started and not restarted.",
-        example: "process-restart: {unit: nginx}",
+        example: "- process-restart: {unit: nginx}",
         fields: Restart::fields,
         check,
     },

@@ -7,6 +7,7 @@
 //! Nothing here knows of experiments, faults or runs.
 
 pub mod address;
+pub mod bpf;
 pub mod caps;
 pub mod cgroup;
 mod error;
@@ -16,6 +17,7 @@ mod netlink;
 pub mod nft;
 pub mod privilege;
 pub mod process;
+pub mod ptrace;
 mod readiness;
 pub mod sockets;
 pub mod spawn;

@@ -10,9 +10,9 @@ use crate::{
     Error, Result,
     address::Cidr,
     namespace::{Namespace, UserMap, enter_new_user_and_net},
-    process::{Pidfd, ProcessId, Signal},
+    process::Signal,
     sockets::{original_destination, set_mark},
-    testing::{PATIENCE, become_nobody, eventually, in_fork, is_root, skip},
+    testing::{PATIENCE, become_nobody, eventually, fork, in_fork, is_root, skip},
 };
 
 /// Runs a test in a network of its own.
@@ -375,39 +375,22 @@ fn the_table_is_its_owners_alone_and_gone_soon_after_its_sigkill() {
     in_new_net("the_table_is_its_owners_alone_and_gone_soon_after_its_sigkill", || {
         let (_listener, address) = listen();
         let (mut ready, mut tell) = pipe().expect("a pipe");
-        let (hold, until) = pipe().expect("a pipe");
-        let watch = std::thread::spawn({
-            // It is a thread of this network; the holder of the table is forked below.
-            move || {
-                let mut pid = [0; 4];
-                ready.read_exact(&mut pid).expect("the holder tells");
-                let holder = Pidfd::open(&ProcessId::of(u32::from_ne_bytes(pid)).expect("it waits")).expect("it waits");
-                assert_eq!(connect(address).expect_err("refused").kind(), ErrorKind::ConnectionRefused);
-                let delete = Command::new("nft").args(["delete", "table", "inet", "toprope_test"]).output();
-                let refused = delete.expect("nft is installed");
-                assert!(String::from_utf8_lossy(&refused.stderr).contains("not permitted"), "{refused:?}");
-                let killed = Instant::now();
-                holder.signal(Signal::KILL).expect("it waits");
-                while connect(address).is_err() {
-                    assert!(killed.elapsed() < Duration::from_secs(1), "still refused");
-                }
-                assert!(!ruleset().contains("toprope_test"));
-                drop(hold);
-            }
-        });
-        in_fork_that_is_killed(move || {
+        let holder = fork(move || {
             let rule = Rule::new(Action::Reset).when(to_port(address.port()));
             let (_table, _, _) = table_with(&Chain::filter("out", Hook::Output), &[rule]);
-            tell.write_all(&std::process::id().to_ne_bytes()).expect("a pipe");
+            tell.write_all(b"x").expect("a pipe");
             std::thread::sleep(PATIENCE);
         });
-        drop(until);
-        watch.join().expect("the table goes with its holder");
+        ready.read_exact(&mut [0]).expect("the holder has its table");
+        assert_eq!(connect(address).expect_err("refused").kind(), ErrorKind::ConnectionRefused);
+        let delete = Command::new("nft").args(["delete", "table", "inet", "toprope_test"]).output();
+        let refused = delete.expect("nft is installed");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("not permitted"), "{refused:?}");
+        let killed = Instant::now();
+        holder.0.signal(Signal::KILL).expect("it waits");
+        while connect(address).is_err() {
+            assert!(killed.elapsed() < Duration::from_secs(1), "still refused");
+        }
+        assert!(!ruleset().contains("toprope_test"));
     });
-}
-
-/// As [`in_fork`], for a child that does not come back.
-fn in_fork_that_is_killed(run: impl FnOnce()) {
-    let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| in_fork(run)));
-    drop(killed); // without its word
 }
