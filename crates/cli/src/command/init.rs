@@ -40,7 +40,7 @@ pub fn init(args: &InitArgs) -> Result<u8, Failure> {
     // What answers with a page is the best to begin with, then what speaks HTTP at all, then whatever listens.
     found.sort_by_key(|l| (l.http.is_none_or(|s| s >= 400), l.http.is_none(), l.process.is_none(), l.address.port()));
     let manifest = experiment(found.first());
-    load::from_json(&manifest, &tables())?;
+    load::from_json(&manifest, None, &tables())?;
     let text = with_comments(&Node::from_json(&manifest).to_yaml(), &found);
     if standard_output {
         show::text(&text);
@@ -153,7 +153,7 @@ mod tests {
         let at = |http| Listening { address: "127.0.0.1:80".parse().unwrap(), process: Some("Foo Bar".into()), http };
         for first in [None, Some(at(None)), Some(at(Some(200))), Some(at(Some(404)))] {
             let manifest = experiment(first.as_ref());
-            load::from_json(&manifest, &tables()).unwrap_or_else(|e| panic!("{e:?}"));
+            load::from_json(&manifest, None, &tables()).unwrap_or_else(|e| panic!("{e:?}"));
         }
     }
 }

@@ -70,7 +70,7 @@ fn again(text: &str) -> Result<(Loaded, Option<(String, u64)>), Failure> {
     let Some(Event::RunStarted(started)) = log.records.first().map(|r| &r.event) else {
         return Err(Failure::new(format!("the log of run {run} does not begin with its manifest")));
     };
-    Ok((load::from_json(&started.manifest, &tables())?, Some((run, started.seed))))
+    Ok((load::from_json(&started.manifest, started.topology.as_ref(), &tables())?, Some((run, started.seed))))
 }
 
 /// The same experiment with a search.
@@ -80,9 +80,8 @@ fn with_search(loaded: &Loaded, text: &str) -> Result<Loaded, Failure> {
     };
     let mut json = loaded.experiment.node.to_json();
     json["spec"]["search"] = serde_json::json!({ parameter: range });
-    let mut changed = load::from_json(&json, &tables())?;
-    changed.topology.clone_from(&loaded.topology);
-    Ok(changed)
+    let topology = loaded.topology.as_ref().map(|t| t.node.to_json());
+    load::from_json(&json, topology.as_ref(), &tables())
 }
 
 #[cfg(test)]
@@ -96,7 +95,7 @@ mod tests {
         let text = include_str!("../../../../examples/first.yaml");
         let mut sources = Sources::default();
         let node = toprope_model::parse(&mut sources, "first.yaml", text).unwrap();
-        let again = load::from_json(&node.to_json(), &tables()).unwrap();
+        let again = load::from_json(&node.to_json(), None, &tables()).unwrap();
         assert_eq!(again.experiment.node.to_json(), Node::to_json(&node));
     }
 }

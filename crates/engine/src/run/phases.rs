@@ -138,6 +138,7 @@ fn started(setup: &Setup, run: &str, seed: u64, probes: &[Arc<dyn Probe>]) -> Ru
         generator: prepare::GENERATOR.into(),
         again: setup.again.clone(),
         manifest: experiment.node.to_json(),
+        topology: setup.topology.as_ref().map(|t| t.node.to_json()),
         probes: experiment.spec.probes.iter().zip(experiment.spec.probe_names()).zip(probes).map(probe).collect(),
         faults: experiment.faults().into_iter().map(fault).collect(),
     }
