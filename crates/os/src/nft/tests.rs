@@ -15,10 +15,17 @@ use crate::{
     testing::{PATIENCE, become_nobody, eventually, fork, in_fork, is_root, skip},
 };
 
-/// Runs a test in a network of its own.
+/// Runs a test in a network of its own; without root, in a user namespace.
 fn in_new_net(test: &str, run: impl FnOnce() + Send) {
-    if is_root(test) {
-        Namespace::new_net().expect("root").run(run).expect("entered");
+    if rustix::process::geteuid().is_root() {
+        return Namespace::new_net().expect("root").run(run).expect("entered");
+    }
+    match crate::namespace::supported() {
+        Err(why) => skip(test, why),
+        Ok(()) => in_fork(|| {
+            enter_new_user_and_net(UserMap::Root).expect("supported");
+            run();
+        }),
     }
 }
 
@@ -330,6 +337,9 @@ fn a_batch_with_a_fault_changes_nothing_and_says_which_request_it_was() {
 
 #[test]
 fn only_the_meant_user_and_control_group_are_met() {
+    if !is_root("only_the_meant_user_and_control_group_are_met") {
+        return;
+    }
     in_new_net("only_the_meant_user_and_control_group_are_met", || {
         let (_listener, address) = listen();
         let port = address.port();
