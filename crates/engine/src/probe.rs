@@ -9,6 +9,7 @@ use toprope_model::{KindSpec, Node};
 
 use crate::host::ServiceFacts;
 
+mod alert;
 mod blame;
 mod command;
 mod dns;
@@ -159,5 +160,14 @@ impl ProbeError {
 }
 
 /// Every kind of probe.
-pub static PROBES: &[&dyn ProbeKind] =
-    &[&http::Kind, &tcp::Kind, &dns::Kind, &command::Kind, &prometheus::Kind, &process::Kind, &file::Kind, &log::Kind];
+pub static PROBES: &[&dyn ProbeKind] = &[
+    &http::Kind,
+    &tcp::Kind,
+    &dns::Kind,
+    &command::Kind,
+    &prometheus::Kind,
+    &alert::Kind,
+    &process::Kind,
+    &file::Kind,
+    &log::Kind,
+];
