@@ -15,9 +15,11 @@ mod dns;
 mod expect;
 mod file;
 mod http;
+mod instrument;
 mod log;
 mod params;
 mod process;
+mod prometheus;
 mod secret;
 mod tcp;
 mod template;
@@ -158,4 +160,4 @@ impl ProbeError {
 
 /// Every kind of probe.
 pub static PROBES: &[&dyn ProbeKind] =
-    &[&http::Kind, &tcp::Kind, &dns::Kind, &command::Kind, &process::Kind, &file::Kind, &log::Kind];
+    &[&http::Kind, &tcp::Kind, &dns::Kind, &command::Kind, &prometheus::Kind, &process::Kind, &file::Kind, &log::Kind];

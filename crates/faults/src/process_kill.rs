@@ -88,7 +88,7 @@ later gets the same number is never hit. A process that catches the signal and s
     lasting: false,
     undo: UndoKind::Irreversible,
     danger: Danger::Lasting,
-    needs: &[Need::Kill],
+    needs: &[Need::Kill, Need::Ptrace],
     recovers: true,
 };
 

@@ -52,7 +52,7 @@ The effect is measured: the state of every thread, and that the processes use no
     lasting: true,
     undo: UndoKind::KernelOwned,
     danger: Danger::Contained,
-    needs: &[Need::Ptrace, Need::Kill],
+    needs: &[Need::Kill, Need::Ptrace],
     recovers: false,
 };
 

@@ -54,7 +54,7 @@ be started and not restarted.",
     lasting: false,
     undo: UndoKind::Irreversible,
     danger: Danger::Lasting,
-    needs: &[Need::SetUser],
+    needs: &[Need::SetUser, Need::Kill, Need::Ptrace],
     recovers: true,
 };
 

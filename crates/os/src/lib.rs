@@ -7,6 +7,7 @@
 //! Nothing here knows of experiments, faults or runs.
 
 pub mod address;
+pub mod bpf;
 pub mod caps;
 pub mod cgroup;
 mod error;
