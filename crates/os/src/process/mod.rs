@@ -15,6 +15,7 @@ pub use pidfd::Pidfd;
 pub use rustix::process::Signal;
 pub(crate) use stat::Stat;
 pub use stat::State;
+pub(crate) use threads::process_of;
 pub use threads::{thread_states, tracer};
 
 use crate::{

@@ -9,10 +9,15 @@ mod tracer;
 
 use std::{os::fd::OwnedFd, sync::mpsc, thread::JoinHandle, time::Duration};
 
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use self::tracer::Tracer;
-use crate::{Result, error::Context, process::ProcessId};
+use crate::{
+    Error, Result,
+    error::Context,
+    process::{ProcessId, tracer},
+};
 
 /// A process that is held: none of its threads runs. Signals that arrive meanwhile are delivered afterwards, but
 /// SIGKILL, which ends it at once. Dropping this lets it run.
@@ -97,6 +102,28 @@ impl Drop for Stopped {
     fn drop(&mut self) {
         self.let_go();
     }
+}
+
+/// Asks whether [`Stopped::seize`] would be let, without touching the process.
+///
+/// # Errors
+/// As there, as far as it can be told before.
+pub fn may_seize(id: &ProcessId) -> Result<()> {
+    let action = || format!("trace process {id}");
+    // Number 0 is no process's, so this finds nobody unless it is forbidden altogether, as in some containers.
+    match sys::seize(0) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(e) => return Err(e).cannot_without("a container that allows ptrace", action),
+    }
+    if let Some(tracer) = tracer(id)? {
+        return Err(tracer::traced_already(id, tracer));
+    }
+    // The kernel opens this file to whoever may trace (proc_pid_mem(5), PTRACE_MODE_ATTACH).
+    match std::fs::File::open(format!("/proc/{}/mem", id.pid())) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Error::ProcessGone(*id)),
+        other => other.cannot_without("CAP_SYS_PTRACE", action)?,
+    };
+    id.stat().map(drop)
 }
 
 /// How long a thread may take to stop.

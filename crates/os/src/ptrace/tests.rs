@@ -198,7 +198,12 @@ fn a_strangers_end_is_left_for_its_parent() {
 #[test]
 fn who_is_gone_or_traced_already_is_not_held() {
     let mut child = Sleeper::start();
+    may_seize(&child.id()).expect("our child");
+    assert_eq!(tracer(&child.id()).expect("it runs"), None, "asking touches nothing");
     let stopped = Stopped::seize(&child.id()).expect("our child");
+    assert_eq!(tracer(&child.id()).expect("it lives"), Some(std::process::id()), "the process, not its thread");
+    let e = may_seize(&child.id()).expect_err("traced");
+    assert!(matches!(&e, Error::Unsupported(u) if u.why.contains("traced by process")), "{e}");
     let e = Stopped::seize(&child.id()).expect_err("traced");
     assert!(matches!(&e, Error::Unsupported(u) if u.why.contains("traced by process")), "{e}");
     drop(stopped);
@@ -207,4 +212,21 @@ fn who_is_gone_or_traced_already_is_not_held() {
     assert!(matches!(Stopped::seize(&id), Err(Error::ProcessGone(_))), "a zombie");
     child.reap();
     assert!(matches!(Stopped::seize(&id), Err(Error::ProcessGone(_))));
+    assert!(matches!(may_seize(&id), Err(Error::ProcessGone(_))));
+}
+
+#[test]
+fn who_may_not_trace_is_told_so_without_trying() {
+    if !crate::testing::is_root("who_may_not_trace_is_told_so_without_trying") {
+        return;
+    }
+    let child = Sleeper::start();
+    let id = child.id();
+    crate::testing::in_fork(move || {
+        let nobody = crate::user::Identity { uid: 65534, gid: 65534, groups: vec![] };
+        crate::privilege::become_user(&nobody).expect("root may");
+        let e = may_seize(&id).expect_err("root's");
+        assert!(e.is_permission_denied() && e.to_string().contains("CAP_SYS_PTRACE"), "{e}");
+        assert!(Stopped::seize(&id).is_err());
+    });
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Error, Result, Unsupported,
     error::Context,
-    process::{ProcessId, State},
+    process::{ProcessId, State, process_of},
 };
 
 pub(super) struct Tracer {
@@ -157,14 +157,9 @@ impl Tracer {
     }
 
     fn refused(&self, status: &str, e: Errno) -> Error {
-        let tracer = field(status, "TracerPid:").filter(|pid| *pid != "0");
+        let tracer = field(status, "TracerPid:").and_then(|pid| pid.parse().ok()).filter(|pid| *pid != 0);
         match tracer {
-            Some(tracer) => Unsupported {
-                what: "holding a process still",
-                why: format!("process {} is traced by process {tracer} already", self.id.pid()),
-                instead: "end that one, a debugger or strace, or choose another target".to_owned(),
-            }
-            .into(),
+            Some(tracer) => traced_already(&self.id, process_of(tracer)),
             None => Err::<(), _>(e)
                 .cannot_without("CAP_SYS_PTRACE", || format!("trace process {}", self.id))
                 .expect_err("an error went in"),
@@ -183,6 +178,15 @@ impl Tracer {
         }
         .into()
     }
+}
+
+pub(super) fn traced_already(id: &ProcessId, tracer: u32) -> Error {
+    Unsupported {
+        what: "holding a process still",
+        why: format!("process {} is traced by process {tracer} already", id.pid()),
+        instead: "end that one, a debugger or strace, or choose another target".to_owned(),
+    }
+    .into()
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
