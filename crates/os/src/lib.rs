@@ -9,8 +9,11 @@
 pub mod address;
 pub mod caps;
 pub mod cgroup;
+pub mod cpu;
+pub mod disk;
 mod error;
 pub mod fdpass;
+pub mod memory;
 pub mod namespace;
 mod netlink;
 pub mod nft;
