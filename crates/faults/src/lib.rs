@@ -1,11 +1,13 @@
 //! Every built-in fault: one file each, and one line in [`FAULTS`].
 
 mod command;
+mod cpu_stress;
 mod process_kill;
 mod process_pause;
 mod program;
 mod scripted;
 mod targeted;
+mod thread;
 
 #[cfg(test)]
 mod testing;
@@ -17,5 +19,6 @@ use toprope_engine::fault::FaultTable;
 pub static FAULTS: FaultTable = FaultTable(&[
     &process_kill::ProcessKill,
     &process_pause::ProcessPause,
+    &cpu_stress::CpuStress,
     &command::Command,
 ]);
