@@ -2,6 +2,8 @@
 
 mod command;
 mod cpu_stress;
+mod extent;
+mod memory_stress;
 mod process_kill;
 mod process_pause;
 mod program;
@@ -20,5 +22,6 @@ pub static FAULTS: FaultTable = FaultTable(&[
     &process_kill::ProcessKill,
     &process_pause::ProcessPause,
     &cpu_stress::CpuStress,
+    &memory_stress::MemoryStress,
     &command::Command,
 ]);
