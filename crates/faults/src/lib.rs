@@ -2,6 +2,7 @@
 
 mod command;
 mod cpu_stress;
+mod disk_fill;
 mod extent;
 mod memory_stress;
 mod process_kill;
@@ -23,5 +24,6 @@ pub static FAULTS: FaultTable = FaultTable(&[
     &process_pause::ProcessPause,
     &cpu_stress::CpuStress,
     &memory_stress::MemoryStress,
+    &disk_fill::DiskFill,
     &command::Command,
 ]);
