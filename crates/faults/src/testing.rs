@@ -1,5 +1,7 @@
 //! What several modules' tests share.
 
+pub(crate) mod injector;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,150 +1,293 @@
-//! Disks: how full they are, and filling them with what vanishes with us.
+//! How much space a file system has, and space that is taken and kept.
 
 use std::{
-    fs::File,
-    io::{Seek, SeekFrom, Write},
-    os::unix::fs::MetadataExt,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat, statvfs},
+    fs::{Access, AtFlags, CWD, FallocateFlags, OFlags, accessat, fallocate, fstatfs, fstatvfs},
     io::Errno,
+    process::{Resource, getrlimit},
 };
 
-use crate::{Result, error::Context};
+use crate::{Error, Result, error::Context, time::monotonic};
 
-/// The space of a file system, in bytes.
+/// A file system's space, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// Its size.
+    /// The device's major and minor number, by which two paths are seen to be on the same file system.
+    pub device: (u32, u32),
+    /// All of it.
     pub total: u64,
-    /// What is unused, and can be used by whoever has CAP_SYS_RESOURCE.
+    /// What holds no data, the blocks reserved for root included.
     pub free: u64,
-    /// What of it everybody can use.
+    /// What every user may still take.
     pub available: u64,
+    /// The least that a file can take.
+    pub block: u64,
+    /// Whether it lives in memory (tmpfs), so that what is written takes memory.
+    pub in_memory: bool,
 }
 
+/// `f_type` of tmpfs and ramfs, from the kernel's `magic.h`.
+const TMPFS: u64 = 0x0102_1994;
+const RAMFS: u64 = 0x8584_58f6;
+
 impl Space {
-    /// What is kept for root.
+    /// The space of the file system on which a directory is.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the directory cannot be opened; [`Error::Invalid`] where the file system has no size.
+    pub fn of(directory: &Path) -> Result<Self> {
+        let flags = (OFlags::PATH | OFlags::DIRECTORY).bits();
+        let opened = OpenOptions::new().read(true).custom_flags(flags as i32).open(directory);
+        let opened = opened.cannot(|| format!("look at the directory {}", directory.display()))?;
+        Self::of_open(&opened, directory)
+    }
+
+    fn of_open(file: &File, path: &Path) -> Result<Self> {
+        let what = || format!("read how full the file system of {} is", path.display());
+        let space = fstatvfs(file).cannot(what)?;
+        let kind = fstatfs(file).cannot(what)?.f_type as u64;
+        let device = file.metadata().cannot(what)?.dev();
+        if space.f_blocks == 0 {
+            let what = format!("the file system of {}", path.display());
+            return Err(Error::invalid(what, "has no size that it could reach"));
+        }
+        Ok(Self {
+            device: (rustix::fs::major(device), rustix::fs::minor(device)),
+            total: space.f_blocks * space.f_frsize,
+            free: space.f_bfree * space.f_frsize,
+            available: space.f_bavail * space.f_frsize,
+            block: space.f_frsize,
+            in_memory: [TMPFS, RAMFS].contains(&kind),
+        })
+    }
+
+    /// What holds data.
+    pub fn used(&self) -> u64 {
+        self.total.saturating_sub(self.free)
+    }
+
+    /// What is free for root alone.
     pub fn reserved(&self) -> u64 {
         self.free.saturating_sub(self.available)
     }
+
+    /// The share that is used, from 0 to 1, of what every user could use: at 1 all but root are refused. This is what
+    /// `df` shows.
+    pub fn used_share(&self) -> f64 {
+        self.used() as f64 / (self.used() + self.available) as f64
+    }
 }
 
-/// The space of the file system that a path lies on.
-pub fn space(path: &Path) -> Result<Space> {
-    let found = statvfs(path).cannot(|| format!("ask how full the file system of {} is", path.display()))?;
-    Ok(Space {
-        total: found.f_blocks * found.f_frsize,
-        free: found.f_bfree * found.f_frsize,
-        available: found.f_bavail * found.f_frsize,
-    })
-}
-
-/// A file without a name, which takes space for as long as it is open: the kernel gives it back when this is dropped or
-/// this process ends in whatever way.
-///
-/// Its calls block while the file system works, for long where it has to write (see [`Filler::grow_to`]).
+/// A file without a name that takes space. The kernel gives the space back when it is dropped or this process ends.
 #[derive(Debug)]
-#[must_use = "the space is given back when this is dropped"]
 pub struct Filler {
-    file: File,
     directory: PathBuf,
-    writes: bool,
+    file: File,
+    len: u64,
+    way: Way,
+}
+
+/// How space is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// fallocate(2): the file system sets blocks aside, without writing to them.
+    Allocate,
+    /// Noise is written, where the file system can set nothing aside.
+    Write,
 }
 
 impl Filler {
-    /// Makes an empty file on the file system of a directory.
+    /// Makes the file, empty, on the file system of a directory (`O_TMPFILE`; where the file system does not have
+    /// that, a file whose name is removed at once).
     ///
     /// # Errors
-    /// Without the right to write there.
+    /// [`Error::System`] when this user may not make files there.
     pub fn create(directory: &Path) -> Result<Self> {
-        let action = || format!("make a file in {}", directory.display());
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::LARGEFILE;
-        let file = match openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => File::from(fd),
-            // File systems that cannot (overlay on some, NFS, FUSE), and kernels that take it for a directory.
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => named_for_a_moment(directory).cannot(action)?,
-            Err(e) => return Err(e).cannot_without("write access", action),
-        };
-        Ok(Self { file, directory: directory.to_owned(), writes: false })
+        let file = unnamed(directory).cannot_without("write access, or CAP_DAC_OVERRIDE", || {
+            format!("make a file in {}", directory.display())
+        })?;
+        Ok(Self { directory: directory.to_owned(), file, len: 0, way: Way::Allocate })
     }
 
-    /// Makes the file take that much space in all, or as much as there is; returns how much it takes then. Where the
-    /// file system cannot reserve space (fallocate(2)), so much is written.
+    /// How space is taken, as far as was seen.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// How much the file takes, as the file system counts it.
+    pub fn taken(&self) -> Result<u64> {
+        let what = || format!("read how much the file in {} takes", self.directory.display());
+        // st_blocks is in units of 512 bytes whatever the file system's block (inode(7)).
+        Ok(self.file.metadata().cannot(what)?.blocks() * 512)
+    }
+
+    /// The space of its file system.
+    pub fn space(&self) -> Result<Space> {
+        Space::of_open(&self.file, &self.directory)
+    }
+
+    /// Takes so much more, rounded up to whole blocks, and returns how much it got: less where the file system, or
+    /// the user's quota, has no more to give. It never takes what is reserved for root.
     ///
     /// # Errors
-    /// Errors other than a full disk or quota.
-    pub fn grow_to(&mut self, bytes: u64) -> Result<u64> {
-        let action = |directory: &Path| format!("fill the file system of {}", directory.display());
-        // In steps, because a step that does not fit takes nothing; ever smaller ones, to take the last bit as well.
-        const LARGEST: u64 = 1 << 30;
-        const SMALLEST: u64 = 4096;
-        let mut step = LARGEST;
+    /// [`Error::Invalid`] beyond this process's limit for files; [`Error::System`] when writing fails otherwise.
+    pub fn grow(&mut self, bytes: u64) -> Result<u64> {
+        let limit = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+        if self.len.saturating_add(bytes) > limit {
+            // The kernel would end this process by SIGXFSZ.
+            let why = format!("are more than this process may write to a file (RLIMIT_FSIZE is {limit}); raise it");
+            return Err(Error::invalid(format!("{} bytes", self.len.saturating_add(bytes)), why));
+        }
+        let before = self.taken()?;
+        let mut most = u64::MAX;
         loop {
-            let length = self.file.metadata().cannot(|| action(&self.directory))?.len();
-            let wanted = bytes.saturating_sub(length).min(step);
-            if wanted == 0 {
-                break;
+            let got = self.taken()?.saturating_sub(before);
+            let space = self.space()?;
+            let whole = |bytes: u64| bytes / space.block * space.block;
+            let wanted = bytes.saturating_sub(got).next_multiple_of(space.block).min(most).min(space.available);
+            if got >= bytes || whole(wanted) == 0 {
+                return Ok(got);
             }
-            match self.take(length, wanted) {
-                Ok(()) => {}
-                Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) if step > SMALLEST => step /= 4,
-                Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => break,
-                Err(e) => return Err(e).cannot(|| action(&self.directory)),
-            }
-        }
-        self.taken()
-    }
-
-    /// Gives space back, down to that much.
-    pub fn shrink_to(&mut self, bytes: u64) -> Result<u64> {
-        let length = self.file.metadata().and_then(|m| self.file.set_len(bytes.min(m.len())));
-        length.cannot(|| format!("give back space of the file system of {}", self.directory.display()))?;
-        self.taken()
-    }
-
-    /// The space that the file takes.
-    pub fn taken(&self) -> Result<u64> {
-        const BLOCK: u64 = 512; // of st_blocks, whatever the file system's own
-        let metadata = self.file.metadata();
-        Ok(metadata.cannot(|| format!("look at our file in {}", self.directory.display()))?.blocks() * BLOCK)
-    }
-
-    fn take(&mut self, from: u64, length: u64) -> Result<(), Errno> {
-        if !self.writes {
-            match fallocate(&self.file, FallocateFlags::empty(), from, length) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.writes = true,
-                Err(Errno::INTR) => return Ok(()), // the caller looks how far it is
-                other => return other,
+            match self.extend(whole(wanted)) {
+                Ok(()) if self.taken()?.saturating_sub(before) > got => {}
+                // ZFS says yes to fallocate and sets nothing aside.
+                Ok(()) if self.way == Way::Allocate => self.way = Way::Write,
+                Ok(()) => return Err(self.stores_nothing()),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.way == Way::Allocate => self.way = Way::Write,
+                // A smaller piece may still fit: the file system's own records take space too.
+                Err(e) if is_full(e) => most = wanted / 2,
+                Err(e) => return Err(e).cannot(|| format!("take space in {}", self.directory.display())),
             }
         }
-        self.write(from, length).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
     }
 
-    fn write(&mut self, from: u64, length: u64) -> std::io::Result<()> {
-        let mut noise = Noise(from | 1);
-        let mut block = vec![0; 1 << 16];
-        self.file.seek(SeekFrom::Start(from))?;
-        let mut left = length;
-        while left > 0 {
-            noise.fill(&mut block);
-            let part = block.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.file.write_all(&block[..part])?;
-            left -= part as u64;
+    /// Gives back at once what is beyond so many bytes.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the file system fails.
+    pub fn shrink_to(&mut self, bytes: u64) -> Result<()> {
+        if bytes < self.len {
+            self.file.set_len(bytes).cannot(|| format!("give back space in {}", self.directory.display()))?;
+            self.len = bytes;
         }
-        // Only what has reached the disk is known to fit.
-        self.file.sync_data()
+        Ok(())
+    }
+
+    /// Gives back everything, and makes sure that the file system counts nothing for the file any more.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the file system fails, or still counts something.
+    pub fn free(mut self) -> Result<()> {
+        self.shrink_to(0)?;
+        match self.taken()? {
+            0 => Ok(()),
+            left => Err(io::Error::other(format!("{left} bytes of it are still taken")))
+                .cannot(|| format!("give back space in {}", self.directory.display())),
+        }
+    }
+
+    fn extend(&mut self, bytes: u64) -> Result<(), Errno> {
+        match self.way {
+            Way::Allocate => loop {
+                match fallocate(&self.file, FallocateFlags::empty(), self.len, bytes) {
+                    Err(Errno::INTR) => continue,
+                    other => break other?,
+                }
+            },
+            Way::Write => return self.write(bytes),
+        }
+        self.len += bytes;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: u64) -> Result<(), Errno> {
+        let errno = |e: io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
+        let mut noise = Noise(self.len | 1);
+        let mut buffer = vec![0; 1 << 20];
+        let end = self.len + bytes;
+        while self.len < end {
+            noise.fill(&mut buffer);
+            let piece = buffer.len().min(usize::try_from(end - self.len).unwrap_or(usize::MAX));
+            match self.file.write_at(&buffer[..piece], self.len) {
+                Ok(0) => return Err(Errno::NOSPC),
+                Ok(n) => self.len += n as u64,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(errno(e)),
+            }
+        }
+        // Some file systems count, and refuse, only what has gone to the disk.
+        self.file.sync_data().map_err(errno)
+    }
+
+    fn stores_nothing(&self) -> Error {
+        Error::malformed(
+            format!("the file system of {}", self.directory.display()),
+            "it takes what is written but counts no blocks for it, so it cannot be filled",
+        )
     }
 }
 
-/// What a file system that compresses cannot make smaller (xorshift64).
+/// Makes sure that this process may make files in a directory, without making one.
+///
+/// # Errors
+/// [`Error::System`]: no rights, or a file system that is mounted to be read only.
+pub fn check_writable(directory: &Path) -> Result<()> {
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    accessat(CWD, directory, access, AtFlags::EACCESS)
+        .cannot_without("write access, or CAP_DAC_OVERRIDE", || format!("make files in {}", directory.display()))
+}
+
+/// Whether a writer who makes a file in the directory and writes one block to it is refused for want of space. Asked
+/// as this process: root may use what is reserved for it.
+///
+/// # Errors
+/// [`Error::System`] when it is refused for another reason.
+pub fn refuses_writers(directory: &Path) -> Result<bool> {
+    let block = usize::try_from(Space::of(directory)?.block).expect("a block fits in memory");
+    match unnamed(directory).and_then(|mut file| file.write_all(&vec![1; block])) {
+        Ok(()) => Ok(false),
+        Err(e) if Errno::from_io_error(&e).is_some_and(is_full) => Ok(true),
+        Err(e) => Err(e).cannot(|| format!("try to write to a file in {}", directory.display())),
+    }
+}
+
+/// The file system has no more, or this user's quota is used up.
+fn is_full(e: Errno) -> bool {
+    matches!(e, Errno::NOSPC | Errno::DQUOT)
+}
+
+fn unnamed(directory: &Path) -> io::Result<File> {
+    let flags = (OFlags::TMPFILE | OFlags::EXCL).bits();
+    let mut options = OpenOptions::new();
+    match options.read(true).write(true).mode(0o600).custom_flags(flags as i32).open(directory) {
+        // The last is the answer of kernels, and of network file systems, that do not know the flag.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::EISDIR)) => {
+            named_and_removed(directory)
+        }
+        other => other,
+    }
+}
+
+fn named_and_removed(directory: &Path) -> io::Result<File> {
+    let name = format!(".toprope-fill-{}-{}", std::process::id(), monotonic().as_nanos());
+    let path = directory.join(name);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+/// Bytes that no file system compresses: Marsaglia's xorshift64.
 struct Noise(u64);
 
 impl Noise {
-    fn fill(&mut self, block: &mut [u8]) {
-        for word in block.chunks_exact_mut(8) {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        for word in buffer.chunks_exact_mut(8) {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
             self.0 ^= self.0 << 17;
@@ -153,115 +296,5 @@ impl Noise {
     }
 }
 
-/// A file that loses its name at once. Should this process end in between, an empty file is left.
-fn named_for_a_moment(directory: &Path) -> std::io::Result<File> {
-    for attempt in 0.. {
-        let path = directory.join(format!(".toprope-{}-{attempt}", std::process::id()));
-        match File::options().read(true).write(true).create_new(true).open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && attempt < 1000 => {}
-            Err(e) => return Err(e),
-            Ok(file) => return std::fs::remove_file(&path).map(|()| file),
-        }
-    }
-    unreachable!("the loop ends by a file or an error")
-}
-
 #[cfg(test)]
-mod tests {
-    use nix::{
-        mount::{MsFlags, mount},
-        sched::{CloneFlags, unshare},
-    };
-
-    use super::*;
-    use crate::testing::{fork, in_fork, is_root};
-
-    const MIB: u64 = 1 << 20;
-
-    /// Runs a test in a process that alone sees a file system of 16 MiB.
-    fn on_small_disk(test: &str, run: impl FnOnce(&Path)) {
-        if !is_root(test) {
-            return;
-        }
-        let dir = tempfile::tempdir().expect("a directory");
-        in_fork(|| {
-            unshare(CloneFlags::CLONE_NEWNS).expect("root");
-            let none = None::<&str>;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("root");
-            mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some("size=16m")).expect("root");
-            run(dir.path());
-        });
-    }
-
-    #[test]
-    fn space_is_taken_and_given_back() {
-        on_small_disk("space_is_taken_and_given_back", |dir| {
-            let before = space(dir).expect("mounted");
-            assert_eq!((before.total, before.reserved()), (16 * MIB, 0));
-            let mut filler = Filler::create(dir).expect("writable");
-            assert_eq!(filler.grow_to(4 * MIB).expect("fits"), 4 * MIB);
-            assert_eq!(space(dir).expect("mounted").free, before.free - 4 * MIB);
-            assert_eq!(filler.grow_to(3 * MIB).expect("larger already"), 4 * MIB);
-            assert_eq!(filler.shrink_to(MIB).expect("ours"), MIB);
-            assert_eq!(filler.shrink_to(2 * MIB).expect("smaller already"), MIB);
-            assert_eq!(std::fs::read_dir(dir).expect("mounted").count(), 0, "no name is seen");
-            drop(filler);
-            assert_eq!(space(dir).expect("mounted"), before);
-        });
-    }
-
-    #[test]
-    fn a_disk_is_filled_to_its_last_block_and_no_error_said() {
-        on_small_disk("a_disk_is_filled_to_its_last_block_and_no_error_said", |dir| {
-            let mut filler = Filler::create(dir).expect("writable");
-            let taken = filler.grow_to(1 << 40).expect("a full disk is no error");
-            let left = space(dir).expect("mounted").free;
-            assert!(taken > 15 * MIB && left < 8192, "{taken} taken, {left} left");
-            let full = std::fs::write(dir.join("other"), vec![1; 1 << 14]).expect_err("full");
-            assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
-            drop(filler);
-            std::fs::write(dir.join("other"), vec![1; 1 << 14]).expect("empty again");
-        });
-    }
-
-    #[test]
-    fn writing_takes_as_much_as_reserving() {
-        on_small_disk("writing_takes_as_much_as_reserving", |dir| {
-            let file = named_for_a_moment(dir).expect("writable");
-            assert_eq!(std::fs::read_dir(dir).expect("mounted").count(), 0);
-            let mut filler = Filler { file, directory: dir.to_owned(), writes: true };
-            assert_eq!(filler.grow_to(3 * MIB + 5).expect("fits"), 3 * MIB + 4096);
-            assert!(filler.grow_to(1 << 40).expect("a full disk is no error") > 15 * MIB);
-        });
-    }
-
-    #[test]
-    fn sigkill_gives_the_space_back() {
-        on_small_disk("sigkill_gives_the_space_back", |dir| {
-            let before = space(dir).expect("mounted").free;
-            let (mut ready, mut tell) = std::io::pipe().expect("a pipe");
-            let at = dir.to_owned();
-            let holder = fork(move || {
-                let mut filler = Filler::create(&at).expect("writable");
-                filler.grow_to(8 * MIB).expect("fits");
-                tell.write_all(b"x").expect("a pipe");
-                std::thread::sleep(crate::testing::PATIENCE);
-            });
-            std::io::Read::read_exact(&mut ready, &mut [0]).expect("it has filled");
-            assert_eq!(space(dir).expect("mounted").free, before - 8 * MIB);
-            drop(holder); // which kills it
-            assert_eq!(space(dir).expect("mounted").free, before);
-        });
-    }
-
-    #[test]
-    fn the_disk_of_this_machine_can_be_filled_by_a_bit() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut filler = Filler::create(dir.path()).expect("writable");
-        let taken = filler.grow_to(MIB).expect("fits");
-        assert!((MIB..2 * MIB).contains(&taken), "{taken}");
-        let found = space(dir.path()).expect("there");
-        assert!(found.available <= found.free && found.free <= found.total);
-        assert!(Filler::create(&dir.path().join("none")).is_err());
-    }
-}
+mod tests;

@@ -1,212 +1,141 @@
-//! Memory: how much there is, how much we may use, and who goes first when there is none left.
+//! How much memory there is, and memory that is taken and kept.
 
-use std::path::{Path, PathBuf};
+mod cgroup;
+mod hog;
 
-use crate::{
-    Error, Result,
-    cgroup::{Mount, mounts},
-    error::Context,
-    process::{CgroupMembership, ProcessInfo},
-};
+use std::path::PathBuf;
 
-/// The machine's memory, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MachineMemory {
-    /// All that the kernel manages.
-    pub total: u64,
-    /// What could be had without swapping, by the kernel's own estimate: caches count as far as they can be dropped.
-    pub available: u64,
-    /// All of swap.
-    pub swap_total: u64,
-    /// What of swap is unused.
-    pub swap_free: u64,
-}
+pub use hog::{Hog, STEP};
 
-/// Reads the machine's memory.
-pub fn machine_memory() -> Result<MachineMemory> {
-    const FILE: &str = "/proc/meminfo";
-    let text = std::fs::read_to_string(FILE).cannot(|| format!("read {FILE}"))?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let kib: Option<u64> = line.and_then(|value| value.trim().strip_suffix(" kB")?.parse().ok());
-        kib.map(|kib| kib * 1024).ok_or_else(|| Error::malformed(FILE, format!("no line {name} in kB")))
-    };
-    Ok(MachineMemory {
-        total: field("MemTotal")?,
-        available: field("MemAvailable")?,
-        swap_total: field("SwapTotal")?,
-        swap_free: field("SwapFree")?,
-    })
-}
+use crate::{Error, Result, error::Context, process::ProcessInfo};
 
-/// What the control groups that this process is in allow, in bytes.
+/// Memory and its use, in bytes, where this process lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryLimit {
-    /// The most that the group and all below it may use.
-    pub limit: u64,
-    /// What they use now, their caches included.
+pub struct Memory {
+    /// What there is in all: the machine's, or the limit of the control group where that is lower.
+    pub total: u64,
+    /// What is taken of it and cannot be had back without pain: the kernel's caches do not count.
     pub used: u64,
-    /// The group's directory.
-    pub group: PathBuf,
+    /// What this process could take now before the machine or any control group that it is in has nothing left.
+    pub available: u64,
+    /// The control group whose limit is the total; `None` where the total is the machine's.
+    pub cgroup: Option<PathBuf>,
 }
 
-/// The limit, of those of this process's control groups (v1 and v2) and the groups above them, that leaves the least.
-/// `None` without any limit.
-pub fn own_limit() -> Result<Option<MemoryLimit>> {
-    let groups = ProcessInfo::of(std::process::id())?.cgroups;
-    let mut tightest: Option<MemoryLimit> = None;
-    for mount in mounts()? {
-        for (file_limit, file_used) in files(&mount) {
-            let Some(group) = groups.iter().find(|g| belongs(&mount, g)) else { continue };
-            for directory in directories(&mount, &group.path) {
-                let (Some(limit), Some(used)) = (read(&directory, file_limit), read(&directory, file_used)) else {
-                    continue;
-                };
-                let left = limit.saturating_sub(used);
-                if tightest.as_ref().is_none_or(|t| left < t.limit.saturating_sub(t.used)) {
-                    tightest = Some(MemoryLimit { limit, used, group: directory });
-                }
-            }
+impl Memory {
+    /// The share of the total that is used, from 0 to 1.
+    pub fn used_share(&self) -> f64 {
+        self.used as f64 / self.total as f64
+    }
+}
+
+/// What memory there is now, from `/proc/meminfo` and the limits of this process's control groups (v2 and v1).
+///
+/// # Errors
+/// Where `/proc` is not mounted, or a limit cannot be read.
+pub fn now() -> Result<Memory> {
+    let meminfo = read("/proc/meminfo")?;
+    let total = meminfo_field(&meminfo, "MemTotal")?;
+    let available = meminfo_field(&meminfo, "MemAvailable")?;
+    let machine = Memory { total, used: total.saturating_sub(available), available, cgroup: None };
+    let me = ProcessInfo::of(std::process::id())?;
+    let groups = cgroup::limits(&crate::cgroup::mounts()?, &me.cgroups)?;
+    Ok(groups.into_iter().fold(machine, |memory, group| {
+        let left = group.limit.saturating_sub(group.used);
+        let available = memory.available.min(left);
+        match group.limit < memory.total {
+            true => Memory { total: group.limit, used: group.used, available, cgroup: Some(group.path) },
+            false => Memory { available, ..memory },
         }
+    }))
+}
+
+/// This process's resident memory in bytes, as exact as the kernel's fast count.
+pub fn resident() -> Result<u64> {
+    ProcessInfo::of(std::process::id()).map(|me| me.rss)
+}
+
+/// Makes this process the one that the kernel's OOM killer ends first, until it is dropped (oom_score_adj of
+/// proc_pid_oom_score_adj(5)). To rise needs no privileges.
+#[derive(Debug)]
+pub struct OomOffer {
+    found: String,
+}
+
+const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+const HIGHEST_SCORE: &str = "1000";
+
+impl OomOffer {
+    /// Offers this process.
+    ///
+    /// # Errors
+    /// Where `/proc` is not mounted or not writable.
+    pub fn make() -> Result<Self> {
+        let found = read(OOM_SCORE_ADJ)?.trim().to_owned();
+        std::fs::write(OOM_SCORE_ADJ, HIGHEST_SCORE).cannot(|| "offer this process to the OOM killer")?;
+        Ok(Self { found })
     }
-    Ok(tightest)
 }
 
-fn files(mount: &Mount) -> &'static [(&'static str, &'static str)] {
-    match mount.kind.as_str() {
-        "cgroup2" => &[("memory.max", "memory.current")],
-        "cgroup" => &[("memory.limit_in_bytes", "memory.usage_in_bytes")],
-        _ => &[],
+impl Drop for OomOffer {
+    fn drop(&mut self) {
+        // Only a privileged writer's score cannot be lowered again by others; then the offer stays until we end.
+        drop(std::fs::write(OOM_SCORE_ADJ, &self.found));
     }
 }
 
-fn belongs(mount: &Mount, group: &CgroupMembership) -> bool {
-    match mount.kind.as_str() {
-        "cgroup2" => group.is_v2(),
-        // Only that of v1's memory controller has the files.
-        _ => group.controllers.iter().any(|c| c == "memory"),
-    }
+fn read(file: &str) -> Result<String> {
+    std::fs::read_to_string(file).cannot(|| format!("read {file}"))
 }
 
-/// The group's directory and those above it, as far up as the mount goes.
-fn directories(mount: &Mount, path: &str) -> Vec<PathBuf> {
-    // In a container the mount may begin at the container's own group, with the path given from the host's root.
-    let below = Path::new(path).strip_prefix(&mount.root).or_else(|_| Path::new(path).strip_prefix("/"));
-    let below = below.unwrap_or(Path::new(""));
-    below.ancestors().map(|ancestor| mount.point.join(ancestor)).collect()
-}
-
-fn read(directory: &Path, file: &str) -> Option<u64> {
-    // v2 says `max` for no limit, v1 the largest number of whole pages.
-    const NO_LIMIT: u64 = 1 << 62;
-    let value = std::fs::read_to_string(directory.join(file)).ok()?.trim().parse().ok()?;
-    (value < NO_LIMIT).then_some(value)
-}
-
-/// What this process has in memory, in bytes.
-pub fn own_resident() -> Result<u64> {
-    const FILE: &str = "/proc/self/statm";
-    let text = std::fs::read_to_string(FILE).cannot(|| format!("read {FILE}"))?;
-    let pages: Option<u64> = text.split(' ').nth(1).and_then(|pages| pages.parse().ok());
-    let pages = pages.ok_or_else(|| Error::malformed(FILE, "no second number"))?;
-    Ok(pages * rustix::param::page_size() as u64)
-}
-
-/// Makes this process and those it starts later the first that the kernel kills when memory runs out
-/// (`oom_score_adj` 1000), so that a fault that takes too much ends itself and nothing else. Anybody may.
-pub fn be_first_oom_victim() -> Result<()> {
-    const FILE: &str = "/proc/self/oom_score_adj";
-    std::fs::write(FILE, "1000").cannot(|| format!("write {FILE}"))
+/// A field of `/proc/meminfo` in bytes; the file gives it in KiB, which it calls kB.
+fn meminfo_field(meminfo: &str, name: &str) -> Result<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| Error::malformed("/proc/meminfo", format!("{name} is missing")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{eventually, in_fork, skip};
+    use crate::testing::Sleeper;
 
     #[test]
-    fn the_machine_has_more_than_we_use() {
-        let machine = machine_memory().expect("/proc is mounted");
-        assert!(machine.available <= machine.total && machine.swap_free <= machine.swap_total);
-        let resident = own_resident().expect("/proc is mounted");
-        assert!(resident > 1 << 19 && resident < machine.total, "{resident}");
+    fn the_machines_memory_is_read() {
+        let memory = now().expect("readable");
+        assert!(memory.available <= memory.total && memory.used <= memory.total, "{memory:?}");
+        assert!((0.0..=1.0).contains(&memory.used_share()));
+        let info = rustix::system::sysinfo();
+        let all = info.totalram as u64 * u64::from(info.mem_unit);
+        assert!(memory.total <= all, "{memory:?}, the kernel says {all}");
     }
 
     #[test]
-    fn what_is_taken_is_resident() {
-        in_fork(|| {
-            let before = own_resident().expect("/proc is mounted");
-            let taken = vec![1u8; 64 << 20];
-            let grown = own_resident().expect("/proc is mounted") - before;
-            assert!(grown >= 60 << 20, "{grown} of {}", taken.len());
-        });
+    fn a_field_that_is_missing_is_told() {
+        assert_eq!(meminfo_field("MemTotal:  16 kB\nMemFree: 1 kB\n", "MemTotal").expect("there"), 16 << 10);
+        assert!(meminfo_field("MemTotal:  16 kB\n", "Mem").is_err());
+        assert!(
+            meminfo_field("MemTotal:  16 kB\n", "MemAvailable")
+                .expect_err("missing")
+                .to_string()
+                .contains("MemAvailable")
+        );
     }
 
     #[test]
-    fn the_oom_killer_is_told() {
-        in_fork(|| {
-            be_first_oom_victim().expect("anybody may");
-            let score = std::fs::read_to_string("/proc/self/oom_score_adj").expect("/proc is mounted");
-            assert_eq!(score.trim(), "1000");
-        });
-    }
-
-    #[test]
-    fn a_limit_of_our_group_is_found() {
-        const LIMIT: u64 = 1 << 28;
-        let Some(group) = limited_group(LIMIT) else {
-            return skip("a_limit_of_our_group_is_found", "no control group with a limit can be made here");
+    fn the_offer_is_the_highest_and_ends() {
+        let score = || read(OOM_SCORE_ADJ).expect("readable").trim().to_owned();
+        let found = score();
+        let offer = OomOffer::make().expect("no privileges needed");
+        assert_eq!(score(), "1000");
+        let badness = |pid: String| {
+            read(&format!("/proc/{pid}/oom_score")).expect("there").trim().parse::<u64>().expect("a number")
         };
-        let procs = group.join("cgroup.procs");
-        in_fork(|| {
-            std::fs::write(procs, std::process::id().to_string()).expect("our group");
-            let taken = vec![1u8; 8 << 20];
-            let found = own_limit().expect("/proc is mounted").expect("there is one");
-            assert_eq!((found.limit, &found.group), (LIMIT, &group));
-            assert!(found.used >= taken.len() as u64 / 2, "{found:?}");
-        });
-        eventually("the group is empty again", || std::fs::remove_dir(&group).is_ok());
-    }
-
-    /// A new control group below ours.
-    fn limited_group(limit: u64) -> Option<PathBuf> {
-        let groups = ProcessInfo::of(std::process::id()).expect("it is us").cgroups;
-        for mount in mounts().expect("/proc is mounted") {
-            for (file, _) in files(&mount) {
-                let Some(ours) = groups.iter().find(|g| belongs(&mount, g)) else { continue };
-                let Some(parent) = directories(&mount, &ours.path).into_iter().find(|dir| dir.join(file).exists())
-                else {
-                    continue;
-                };
-                let group = parent.join(format!("toprope-test-{}", std::process::id()));
-                if std::fs::create_dir(&group).is_err() {
-                    continue;
-                }
-                if std::fs::write(group.join(file), limit.to_string()).is_ok() {
-                    return Some(group);
-                }
-                drop(std::fs::remove_dir(group));
-            }
-        }
-        None
-    }
-
-    #[test]
-    fn groups_above_ours_count_up_to_the_mount() {
-        let mount = |root: &str| Mount { root: root.into(), point: "/cg".into(), kind: "cgroup2".into() };
-        let found = directories(&mount("/"), "/a/b");
-        assert_eq!(found, [Path::new("/cg/a/b"), Path::new("/cg/a"), Path::new("/cg/")]);
-        assert_eq!(directories(&mount("/docker/x"), "/docker/x/y"), [Path::new("/cg/y"), Path::new("/cg/")]);
-        assert_eq!(directories(&mount("/docker/x"), "/"), [Path::new("/cg/")]);
-    }
-
-    #[test]
-    fn numbers_that_mean_no_limit_are_none() {
-        let dir = tempfile::tempdir().expect("a directory");
-        for (text, expected) in [("max\n", None), ("9223372036854771712\n", None), ("4096\n", Some(4096)), ("", None)] {
-            std::fs::write(dir.path().join("limit"), text).expect("written");
-            assert_eq!(read(dir.path(), "limit"), expected);
-        }
-        assert_eq!(read(dir.path(), "none"), None);
+        let other = Sleeper::start();
+        // A child would have inherited it: another one has to be asked, whose own is what was found.
+        std::fs::write(format!("/proc/{}/oom_score_adj", other.id().pid()), &found).expect("our own child");
+        assert!(badness("self".into()) > badness(other.id().pid().to_string()));
+        drop(offer);
+        assert_eq!(score(), found);
     }
 }
