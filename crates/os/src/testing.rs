@@ -27,6 +27,18 @@ pub(crate) fn is_root(test: &str) -> bool {
     root
 }
 
+/// Gives up root where we have it; tells whether we had.
+pub(crate) fn become_nobody() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let nobody = crate::user::Identity { uid: 65534, gid: 65534, groups: Vec::new() };
+    crate::privilege::become_user(&nobody).expect("root may");
+    // The change gave /proc/self to root, where a user namespace's maps are written.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).expect("anybody may");
+    true
+}
+
 /// Runs the part of a test that changes the whole process in a forked child with one thread, and panics as it does.
 #[track_caller]
 #[expect(unsafe_code, reason = "fork has no safe form")]

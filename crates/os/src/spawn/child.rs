@@ -69,8 +69,8 @@ impl Child {
         self.wait().await
     }
 
-    /// Of a child that reported a failure and exits now.
-    pub(super) fn wait_failed(mut self) -> Result<Option<ExitStatus>> {
+    /// Of a child that ends by itself at once.
+    pub(super) fn wait_ended(mut self) -> Result<Option<ExitStatus>> {
         self.wait_timeout(Duration::from_secs(10))
     }
 
