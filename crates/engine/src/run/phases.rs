@@ -57,7 +57,6 @@ pub(super) async fn run(
         trials.trial(trials.setup.clone(), planned).await;
         trials.judge()
     };
-    trials.recorder.record(Event::Phase(Phase::Verdict));
     trials.recorder.record(Event::Judged(Box::new(judgement.clone())));
     trials.recorder.record(Event::RunEnded { exit: judgement.exit_code() });
     trials.recorder.finish();
@@ -405,8 +404,9 @@ impl Trials {
         }
     }
 
-    /// The verdict on the whole run.
+    /// The verdict on the whole run, which ends with it.
     pub(super) fn judge(&self) -> Judgement {
+        self.recorder.record(Event::Phase(Phase::Verdict));
         crate::verdict::judge(&self.setup.experiment, &self.read_log())
     }
 
