@@ -129,7 +129,8 @@ fn read(file: &Path, set: &[String], sources: &mut Sources) -> Result<Node, Unre
     for pair in set {
         let name = pair.split('=').next().unwrap_or_default();
         if !used.iter().any(|u| u == name) {
-            let near = toprope_model::diagnostic::nearest(name, values.keys().map(String::as_str).filter(|k| *k != name));
+            let near =
+                toprope_model::diagnostic::nearest(name, values.keys().map(String::as_str).filter(|k| *k != name));
             let failure = Failure::new(format!("--set {name}: the manifest uses no ${{{name}}}"));
             return Err(Unread::Failure(match near {
                 Some(near) => failure.help(format!("did you mean `{near}`?")),
@@ -158,12 +159,12 @@ fn remove(node: &mut Node, key: &str) {
 fn text_of(file: &Path) -> Result<String, Failure> {
     let name = file.display();
     if file == Path::new("-") {
-        return std::io::read_to_string(std::io::stdin()).map_err(|e| Failure::new(format!("cannot read standard input: {e}")));
+        return std::io::read_to_string(std::io::stdin())
+            .map_err(|e| Failure::new(format!("cannot read standard input: {e}")));
     }
     let bytes = std::fs::read(file).map_err(|e| Failure::new(format!("cannot read {name}: {e}")))?;
-    String::from_utf8(bytes).map_err(|e| {
-        Failure::new(format!("{name} is not text: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
-    })
+    String::from_utf8(bytes)
+        .map_err(|e| Failure::new(format!("{name} is not text: byte {} is not UTF-8", e.utf8_error().valid_up_to())))
 }
 
 fn read_included(file: &Path, sources: &mut Sources, within: &mut Vec<PathBuf>) -> Result<Node, Unread> {
@@ -311,8 +312,12 @@ fn lookup(
         return match (std::fs::read_to_string(&path), default) {
             (Ok(text), _) if readable => Ok(Node::bare(Value::Text(text.trim_end_matches('\n').to_owned()))),
             (_, Some(default)) => Ok(plain(default)),
-            (Ok(_), None) => Err((format!("{} is longer than {MAX_FILE} bytes", path.display()), "use a smaller file".into())),
-            (Err(e), None) => Err((format!("cannot read {}: {e}", path.display()), "paths are from the manifest's directory".into())),
+            (Ok(_), None) => {
+                Err((format!("{} is longer than {MAX_FILE} bytes", path.display()), "use a smaller file".into()))
+            }
+            (Err(e), None) => {
+                Err((format!("cannot read {}: {e}", path.display()), "paths are from the manifest's directory".into()))
+            }
         };
     }
     used.push(name.to_owned());
@@ -367,7 +372,8 @@ mod tests {
     #[test]
     fn includes_are_merged_under_the_file_that_includes_them() {
         let over = "include: [b]\nspec: {x: 1, list: [2], map: {k: 1}}";
-        let json = load(&[("f", over), ("b", "kind: Part\nspec: {x: 0, y: 0, list: [1], map: {j: 0, k: 0}}")], &[]).unwrap();
+        let json =
+            load(&[("f", over), ("b", "kind: Part\nspec: {x: 0, y: 0, list: [1], map: {j: 0, k: 0}}")], &[]).unwrap();
         assert_eq!(json, serde_json::json!({"spec": {"x": 1, "y": 0, "list": [1, 2], "map": {"j": 0, "k": 1}}}));
         assert!(load(&[("f", "include: [f]")], &[]).unwrap_err().contains("includes itself"));
         assert!(load(&[("f", "include: [no]")], &[]).unwrap_err().contains("no file"));

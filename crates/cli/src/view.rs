@@ -14,7 +14,11 @@ use crate::args::OutputArgs;
 pub struct View(tokio::task::JoinHandle<()>);
 
 /// Starts the view that the command line asks for.
-pub fn start(output: &OutputArgs, mut receiver: UnboundedReceiver<Arc<Record>>, _stop: &StopSwitch) -> (View, Option<Arc<dyn Person>>) {
+pub fn start(
+    output: &OutputArgs,
+    mut receiver: UnboundedReceiver<Arc<Record>>,
+    _stop: &StopSwitch,
+) -> (View, Option<Arc<dyn Person>>) {
     let json = output.json;
     let task = tokio::spawn(async move {
         while let Some(record) = receiver.recv().await {

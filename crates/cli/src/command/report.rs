@@ -73,15 +73,26 @@ pub fn write_outputs(finished: &Finished, output: &OutputArgs) -> Result<(), Fai
 /// Writes the results of several runs as one JUnit file.
 pub fn write_suite(runs: &[Finished], path: &Path) -> Result<(), Failure> {
     let logs: Vec<Log> = runs.iter().map(|r| read(&r.directory.join(FILE))).collect::<Result<_, _>>()?;
-    let suite = crate::command::report::tmp::junit_suite(logs.iter().map(|log| (log.records.as_slice(), log.head.as_str())));
+    let suite =
+        crate::command::report::tmp::junit_suite(logs.iter().map(|log| (log.records.as_slice(), log.head.as_str())));
     write(path, &suite)
 }
 
 mod tmp {
     use toprope_model::event::Record;
-    pub fn html(_: &[Record], h: &str) -> String { h.into() }
-    pub fn markdown(_: &[Record], h: &str) -> String { h.into() }
-    pub fn json(_: &[Record], h: &str) -> String { h.into() }
-    pub fn junit(_: &[Record], h: &str) -> String { h.into() }
-    pub fn junit_suite<'a>(_: impl IntoIterator<Item = (&'a [Record], &'a str)>) -> String { String::new() }
+    pub fn html(_: &[Record], h: &str) -> String {
+        h.into()
+    }
+    pub fn markdown(_: &[Record], h: &str) -> String {
+        h.into()
+    }
+    pub fn json(_: &[Record], h: &str) -> String {
+        h.into()
+    }
+    pub fn junit(_: &[Record], h: &str) -> String {
+        h.into()
+    }
+    pub fn junit_suite<'a>(_: impl IntoIterator<Item = (&'a [Record], &'a str)>) -> String {
+        String::new()
+    }
 }

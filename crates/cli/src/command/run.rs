@@ -29,9 +29,8 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
 /// Runs what was set up, shows it, and writes what was asked for.
 pub fn execute(loaded: &Loaded, setup: Setup, output: &crate::args::OutputArgs) -> Result<u8, Failure> {
     let stop = StopSwitch::default();
-    let finished = runtime()?
-        .block_on(show::run_shown(setup, stop, output))
-        .map_err(|error| at_its_place(error, loaded))?;
+    let finished =
+        runtime()?.block_on(show::run_shown(setup, stop, output)).map_err(|error| at_its_place(error, loaded))?;
     super::report::write_outputs(&finished, output)?;
     Ok(finished.judgement.exit_code())
 }

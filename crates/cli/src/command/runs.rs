@@ -12,7 +12,11 @@ use crate::show;
 /// The run that a text means.
 pub fn find(state: &State, text: &str) -> Result<String, Failure> {
     state.find_run(text).ok_or_else(|| {
-        let what = if text == "last" { "there is no run yet".to_owned() } else { format!("there is no run `{text}`, or more than one") };
+        let what = if text == "last" {
+            "there is no run yet".to_owned()
+        } else {
+            format!("there is no run `{text}`, or more than one")
+        };
         Failure::new(what).help("`toprope runs` lists them")
     })
 }
@@ -30,9 +34,7 @@ pub fn runs(args: &RunsArgs) -> Result<u8, Failure> {
         rows.push((run, outcome, seconds, name));
     }
     if args.json {
-        let row = |(run, outcome, seconds, name): &(String, String, f64, String)| {
-            json!({"run": run, "outcome": outcome, "seconds": seconds, "experiment": name})
-        };
+        let row = |(run, outcome, seconds, name): &(String, String, f64, String)| json!({"run": run, "outcome": outcome, "seconds": seconds, "experiment": name});
         let list: Vec<_> = rows.iter().map(row).collect();
         show::line(&serde_json::to_string_pretty(&list).unwrap_or_default());
         return Ok(0);

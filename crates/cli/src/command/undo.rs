@@ -45,7 +45,10 @@ pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
     toprope_engine::run::seal_dead_runs(&state);
     match (undone, left) {
         (0, 0) => show::line("nothing to undo"),
-        (n, 0) => show::line(&format!("{}; `toprope residue` shows that the host is clean", show::count(n, "injection") + " undone")),
+        (n, 0) => show::line(&format!(
+            "{}; `toprope residue` shows that the host is clean",
+            show::count(n, "injection") + " undone"
+        )),
         (_, left) => show::line(&format!("{} not undone", show::count(left, "injection"))),
     }
     Ok(if left == 0 { 0 } else { 4 })

@@ -49,8 +49,7 @@ impl Recorder {
         observer: mpsc::UnboundedSender<Arc<Record>>,
     ) -> Self {
         let stage = Stage { phase: Phase::SteadyState, in_force: 0, first_injection: None, over: false };
-        let inner =
-            Inner { log: Some(log), guardrails, streaks: vec![0; probes], taken: vec![0; probes] };
+        let inner = Inner { log: Some(log), guardrails, streaks: vec![0; probes], taken: vec![0; probes] };
         Self { inner: Mutex::new(inner), started: Instant::now(), stage: watch::channel(stage).0, stop, observer }
     }
 
