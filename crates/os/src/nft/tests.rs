@@ -105,6 +105,7 @@ fn nft_reads_every_condition_and_action_as_meant() {
                 Rule::new(Action::Drop).when(Match::SourcePort(Transport::Tcp, Ports::Range(8000..=8010))),
                 "tcp sport 8000-8010 counter",
             ),
+            (Rule::new(Action::Accept).when(Match::TcpReset), "tcp flags & 0x4 == 0x4 counter"),
             (Rule::new(Action::Drop).when(Match::Uid(65534)), "meta skuid 65534 counter"),
             (Rule::new(Action::Drop).when(Match::Random { share: 3, of: 10 }), "numgen random mod 10 < 3 counter"),
             (Rule::new(Action::Drop).when(Match::Random { share: 7, of: 7 }), "counter packets 0 bytes 0 drop"),
@@ -321,6 +322,7 @@ fn a_batch_with_a_fault_changes_nothing_and_says_which_request_it_was() {
         assert_eq!(changed.len(), 1);
         assert!(ruleset().contains("dport 3") && !ruleset().contains("dport 1"));
 
+        assert!(exists("toprope_test").expect("readable") && !exists("toprope_other").expect("readable"));
         let e = OwnedTable::create("toprope_test").expect_err("there is one");
         assert!(e.to_string().contains("is taken") && !e.is_permission_denied(), "{e}");
         for wrong in [
