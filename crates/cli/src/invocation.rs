@@ -132,7 +132,8 @@ pub fn launch() -> Result<(Launch, Journal), Failure> {
 fn give_up_sudo() -> Result<(Launch, Journal), Failure> {
     let direct = || Ok((Launch::Direct(process::executable()), state()?.journal()));
     let is_root = Identity::current().is_ok_and(|i| i.uid == 0);
-    let Some(uid) = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).filter(|uid| *uid != 0 && is_root) else {
+    let Some(uid) = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).filter(|uid| *uid != 0 && is_root)
+    else {
         return direct();
     };
     let gone = || Failure::new(format!("SUDO_UID is {uid}, and there is no such user"));
