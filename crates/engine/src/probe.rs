@@ -24,6 +24,7 @@ mod process;
 mod prometheus;
 mod redis;
 mod secret;
+mod sql;
 mod tcp;
 mod template;
 mod tls;
