@@ -9,14 +9,18 @@ use toprope_model::{KindSpec, Node};
 
 use crate::host::ServiceFacts;
 
+mod alert;
 mod blame;
+mod command;
 mod dns;
 mod expect;
 mod file;
 mod http;
+mod instrument;
 mod log;
 mod params;
 mod process;
+mod prometheus;
 mod secret;
 mod tcp;
 mod template;
@@ -117,6 +121,9 @@ pub struct Answer {
     pub value: Option<f64>,
     /// The write that was acknowledged, by the name under which it can be found again.
     pub wrote: Option<String>,
+    /// Whether nothing came back: who was asked could not be reached, or broke off. Bad, and yet no word about what was
+    /// asked for.
+    pub unanswered: bool,
     /// The probe itself failed (its program could not be started): no evidence about the system.
     pub broken: bool,
     /// Whether this counts as a sample at all: an alert that may still fire has nothing to say yet.
@@ -153,4 +160,14 @@ impl ProbeError {
 }
 
 /// Every kind of probe.
-pub static PROBES: &[&dyn ProbeKind] = &[&http::Kind, &tcp::Kind, &dns::Kind, &process::Kind, &file::Kind, &log::Kind];
+pub static PROBES: &[&dyn ProbeKind] = &[
+    &http::Kind,
+    &tcp::Kind,
+    &dns::Kind,
+    &command::Kind,
+    &prometheus::Kind,
+    &alert::Kind,
+    &process::Kind,
+    &file::Kind,
+    &log::Kind,
+];

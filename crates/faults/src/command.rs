@@ -8,7 +8,7 @@ use toprope_model::kind::{Danger, FaultSpec, Need, UndoKind, check};
 use toprope_model::step::{Plan, Step};
 use toprope_model::{Dur, KindSpec, fields};
 
-use crate::program::{Argv, Output, Setting};
+use crate::program::{Argv, Setting, Tie};
 use crate::scripted::{self, Action, Answer, Script};
 
 fields! {
@@ -43,7 +43,7 @@ The undo is written to the journal before `apply` runs, and is run by whoever is
 `check` is what makes the run's verdict worth something: if it does not say yes while the fault should be in force, the
 run is inconclusive, and if it does not say no after the undo, the undo has failed. What the programs hit is not known
 to Toprope, so the blast radius does not count it.",
-        example: "command: {apply: [touch, /tmp/maintenance], check: [test, -e, /tmp/maintenance], \
+        example: "- command: {apply: [touch, /tmp/maintenance], check: [test, -e, /tmp/maintenance], \
                   undo: [rm, -f, /tmp/maintenance], for: 5s}",
         fields: Commands::fields,
         check: check::<Commands>,
@@ -62,7 +62,7 @@ impl Action for Argv {
     type Setting = Setting;
 
     async fn act(&self, setting: &Setting) -> Result<Answer, FaultError> {
-        let ended = self.run(setting, Output::Kept).await?;
+        let ended = self.run(setting, Tie::Ours).await?;
         Ok(Answer { yes: ended.success, says: ended.says })
     }
 

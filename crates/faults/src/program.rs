@@ -21,6 +21,14 @@ const KEPT_OUTPUT: usize = 2048;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Argv(Vec<String>);
 
+impl Argv {
+    /// Words that are no manifest's.
+    pub(crate) fn of<const N: usize>(words: [&str; N]) -> Self {
+        const { assert!(N > 0) };
+        Self(words.map(str::to_owned).to_vec())
+    }
+}
+
 impl FromNode for Argv {
     fn ty() -> Type {
         Vec::<String>::ty()
@@ -69,6 +77,11 @@ impl Setting {
         Ok(Self { directory: host.directory.clone(), uid: host.invoking_user.map_or_else(my_uid, Ok)?, timeout_ms })
     }
 
+    /// With the rights that we have, for programs that the fault names and not the manifest.
+    pub(crate) fn with_our_rights(host: &Host, timeout: Duration) -> Result<Self, FaultError> {
+        Ok(Self { uid: my_uid()?, ..Self::of(host, timeout)? })
+    }
+
     /// How long a program may run.
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
@@ -88,14 +101,16 @@ pub(crate) struct Ended {
     pub(crate) says: String,
 }
 
-/// Where a program's output goes.
+/// What a program and this process have to do with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// To us, so that an error can show it. What the program leaves running keeps this output for as long as this
-    /// process lives.
-    Kept,
-    /// Nowhere: what the program leaves running outlives us, and must not be hurt by our end.
-    Dropped,
+pub(crate) enum Tie {
+    /// It ends with us, and its output is ours, so that an error can show it. What it leaves running lives on; its
+    /// output is taken for as long as this process lives.
+    Ours,
+    /// It outlives us, because to cut it short would do harm; its output is ours.
+    Spared,
+    /// It outlives us, and so does what it leaves running: its output goes nowhere, lest our end hurt them.
+    Free,
 }
 
 impl Argv {
@@ -120,15 +135,15 @@ impl Argv {
         }
     }
 
-    /// Runs it to its end, which comes at the setting's timeout at the latest. What is dropped before is killed.
+    /// Runs it to its end, and waits for that no longer than the setting's timeout.
     ///
     /// # Errors
     /// It could not be started, or did not end in time. That it failed is no error here.
-    pub(crate) async fn run(&self, setting: &Setting, output: Output) -> Result<Ended, FaultError> {
+    pub(crate) async fn run(&self, setting: &Setting, tie: Tie) -> Result<Ended, FaultError> {
         let failed = |e: &dyn std::fmt::Display| FaultError::because(format!("`{self}` could not be run"), e);
         let (reader, writer) = std::io::pipe().map_err(|e| failed(&e))?;
-        let mut spawn = self.spawn(setting).map_err(|e| failed(&e))?;
-        if output == Output::Kept {
+        let mut spawn = self.spawn(setting, tie).map_err(|e| failed(&e))?;
+        if tie != Tie::Free {
             spawn = spawn.stdout(writer.try_clone().map_err(|e| failed(&e))?).stderr(writer);
         } else {
             drop(writer);
@@ -136,12 +151,12 @@ impl Argv {
         let mut pipe = Receiver::from_owned_fd(reader.into()).map_err(|e| failed(&e))?;
         // After the pipe, so that it goes before it: the end of the pipe would end the program before its children are
         // known.
-        let mut running = Running(spawn.start().map_err(|e| failed(&e))?);
+        let mut running = Running { child: spawn.start().map_err(|e| failed(&e))?, tie };
         let mut tail = Tail::default();
         let whole = async {
             tokio::select! {
-                status = running.0.wait() => status,
-                () = tail.read(&mut pipe) => running.0.wait().await,
+                status = running.child.wait() => status,
+                () = tail.read(&mut pipe) => running.child.wait().await,
             }
         };
         let Ok(status) = tokio::time::timeout(setting.timeout(), whole).await else {
@@ -154,19 +169,18 @@ impl Argv {
             .help("raise `timeout`, or see what it waits for"));
         };
         tail.take_rest(&pipe);
-        if output == Output::Kept {
+        if tie == Tie::Ours {
             // What it left running may go on printing: with nobody to read, that would end it.
             tokio::spawn(async move { Tail::default().read(&mut pipe).await });
         }
         Ok(ended(status.map_err(|e| failed(&e))?, &tail.text()))
     }
 
-    fn spawn(&self, setting: &Setting) -> toprope_os::Result<Spawn> {
-        let mut spawn = Spawn::new(self.program())
-            .args(self.0.iter().skip(1))
-            .directory(&setting.directory)
-            .session()
-            .death_signal(Signal::KILL);
+    fn spawn(&self, setting: &Setting, tie: Tie) -> toprope_os::Result<Spawn> {
+        let mut spawn = Spawn::new(self.program()).args(self.0.iter().skip(1)).directory(&setting.directory).session();
+        if tie == Tie::Ours {
+            spawn = spawn.death_signal(Signal::KILL);
+        }
         if Identity::current()?.uid != setting.uid {
             let user = User::by_uid(setting.uid)?.ok_or(toprope_os::Error::Invalid {
                 what: format!("user {}", setting.uid),
@@ -188,21 +202,24 @@ fn ended(status: ExitStatus, output: &str) -> Ended {
     Ended { success: status.success(), says: if output.is_empty() { how } else { format!("{how}: {output}") } }
 }
 
-/// A program that is killed with all that it started, unless it was waited for.
-struct Running(Child);
+/// A program that is killed with all that it started, unless it was waited for, or is to outlive us.
+struct Running {
+    child: Child,
+    tie: Tie,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.0.pidfd().has_exited().unwrap_or(true) {
+        if self.tie != Tie::Ours || self.child.pidfd().has_exited().unwrap_or(true) {
             return;
         }
-        let children = descendants(self.0.id().pid()).unwrap_or_default();
-        drop(self.0.signal(Signal::KILL));
+        let children = descendants(self.child.id().pid()).unwrap_or_default();
+        drop(self.child.signal(Signal::KILL));
         for child in children.iter().filter_map(|id| Pidfd::open(id).ok()) {
             drop(child.signal(Signal::KILL));
         }
         // A killed process ends soon; it is reaped here, so that none is left behind.
-        drop(self.0.wait_timeout(Duration::from_secs(1)));
+        drop(self.child.wait_timeout(Duration::from_secs(1)));
     }
 }
 

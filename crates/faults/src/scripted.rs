@@ -12,6 +12,9 @@ use toprope_model::step::{Effect, Plan, Step, Undo};
 
 use crate::targeted::{data_of, to_data};
 
+/// How often it is looked whether what was undone is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// Something that is done and answers yes or no. Displays as what is done.
 pub(crate) trait Action:
     std::fmt::Display + Clone + Serialize + DeserializeOwned + Send + Sync + 'static
@@ -118,6 +121,10 @@ async fn take_back<A: Action>(back: &Back<A>) -> Result<Vec<String>, FaultError>
     loop {
         let seen = match check.act(setting).await {
             Ok(seen) => seen,
+            Err(_) if Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
             Err(error) => {
                 let message = format!("it cannot be told whether it is undone: {}", error.message);
                 return Err(FaultError::new(message).help(by_hand));
@@ -133,7 +140,7 @@ async fn take_back<A: Action>(back: &Back<A>) -> Result<Vec<String>, FaultError>
                 return Err(FaultError::new(message).help(by_hand));
             }
             // What was taken back may need a moment until that shows.
-            (true, None) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
+            (true, None) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
             (true, None) => {
                 let message =
                     format!("`{undo}` was done, and `{check}` says that it is still in force ({})", seen.says);

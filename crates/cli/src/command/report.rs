@@ -36,7 +36,6 @@ fn read(path: &Path) -> Result<Log, Failure> {
 }
 
 fn render(log: &Log, form: Form) -> Result<String, Failure> {
-    let _ = super::runs::experiment_of(&log.records)?;
     let (records, head) = (log.records.as_slice(), log.head.as_str());
     Ok(match form {
         Form::Html => crate::command::report::tmp::html(records, head),

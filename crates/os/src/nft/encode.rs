@@ -56,6 +56,7 @@ impl Encoder<'_> {
             Match::Protocol(number) => self.transport(*number),
             Match::SourcePort(transport, ports) => self.ports(*transport, 0, ports)?,
             Match::DestinationPort(transport, ports) => self.ports(*transport, 2, ports)?,
+            Match::TcpReset => self.tcp_reset(),
             Match::Uid(uid) => self.meta(Meta::SocketUid).equals(&uid.to_ne_bytes()),
             Match::Mark(mark) => self.meta(Meta::Mark).equals(&mark.to_ne_bytes()),
             Match::Cgroup(group) => {
@@ -165,11 +166,24 @@ impl Encoder<'_> {
         self.payload(Header::Network, offset, length);
         let mask = range.mask();
         if mask.iter().any(|byte| *byte != 0xff) {
-            let zeroes = vec![0; mask.len()];
-            let data = Attributes::new().be32(1, REGISTER).be32(2, REGISTER).be32(3, length);
-            self.expression("bitwise", data.nest(4, value(&mask)).nest(5, value(&zeroes)));
+            self.keep_bits(&mask);
         }
         self.equals(&bytes);
+    }
+
+    fn keep_bits(&mut self, mask: &[u8]) {
+        let length = u32::try_from(mask.len()).expect("at most 16");
+        let data = Attributes::new().be32(1, REGISTER).be32(2, REGISTER).be32(3, length);
+        self.expression("bitwise", data.nest(4, value(mask)).nest(5, value(&vec![0; mask.len()])));
+    }
+
+    /// The flags of RFC 9293 are in byte 13 of the header.
+    fn tcp_reset(&mut self) {
+        const RST: u8 = 0x04;
+        self.transport(Transport::Tcp.number());
+        self.payload(Header::Transport, 13, 1);
+        self.keep_bits(&[RST]);
+        self.equals(&[RST]);
     }
 
     fn ports(&mut self, transport: Transport, offset: u32, ports: &Ports) -> Result<()> {

@@ -48,6 +48,10 @@ pub(super) fn new_table(table: &str) -> Request {
     request(0, flags::CREATE | flags::EXCL, &Attributes::new().string(1, table).be32(2, OWNER))
 }
 
+pub(super) fn get_table(table: &str) -> Request {
+    request(1, 0, &Attributes::new().string(1, table))
+}
+
 pub(super) fn delete_table(table: &str) -> Request {
     request(2, 0, &Attributes::new().string(1, table))
 }

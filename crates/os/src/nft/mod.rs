@@ -11,7 +11,7 @@ mod rule;
 mod table;
 
 pub use rule::{Action, Cgroup, Chain, Hook, Match, Ports, Rule, Transport, Unreachable};
-pub use table::{ChainId, Counter, LeaseId, OwnedTable, RuleId, supported};
+pub use table::{ChainId, Counter, LeaseId, OwnedTable, RuleId, exists, supported};
 
 #[cfg(test)]
 mod tests;

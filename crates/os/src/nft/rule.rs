@@ -119,6 +119,9 @@ pub enum Match {
     SourcePort(Transport, Ports),
     /// Its destination port.
     DestinationPort(Transport, Ports),
+    /// It is a reset of a TCP connection: what [`Action::Reset`] sends passes the chains too, and would not arrive if a
+    /// rule met it.
+    TcpReset,
     /// The number of the user whose socket sends it (at [`Hook::Output`] and [`Hook::Postrouting`]).
     Uid(u32),
     /// The control group, at any depth, in which its socket was made.

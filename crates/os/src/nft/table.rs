@@ -252,6 +252,19 @@ fn counter(rule: &[u8]) -> Option<Counter> {
     })
 }
 
+/// Whether the calling thread's network namespace has a table of this name in the family `inet`, whoever made it.
+///
+/// # Errors
+/// Without CAP_NET_ADMIN there.
+pub fn exists(table: &str) -> Result<bool> {
+    let mut socket = Socket::open(Some(netlink::NETFILTER))?;
+    match socket.ask(message::get_table(table), || format!("look for the nftables table inet {table}")) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// Whether a table can be made in the calling thread's network namespace. Changes nothing.
 ///
 /// # Errors
