@@ -12,4 +12,5 @@
 pub mod fault;
 pub mod host;
 pub mod probe;
+pub mod report;
 pub mod verdict;
