@@ -335,8 +335,8 @@ fn many_events_make_a_small_page() {
 /// Writes the pages to look at: `TOPROPE_REPORTS=dir cargo nextest run -p toprope-engine pages_to_look_at`.
 #[test]
 fn pages_to_look_at() {
-    let dir = std::env::var_os("TOPROPE_REPORTS")
-        .map_or_else(|| tempfile::tempdir().unwrap().keep(), std::path::PathBuf::from);
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = std::env::var_os("TOPROPE_REPORTS").map_or_else(|| scratch.path().to_owned(), std::path::PathBuf::from);
     for (name, e, log) in all() {
         let path = dir.join(format!("{name}.html"));
         std::fs::write(&path, html(&log.judged(&e), HEAD)).unwrap();
