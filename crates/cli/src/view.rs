@@ -67,9 +67,11 @@ pub fn start(
     let ink = Ink::of(&out);
     // When the view is over and nobody waits for it, the run broke off: `send` may fail.
     if output.json {
-        std::thread::spawn(move || done.send(json::show(std::iter::from_fn(|| records.blocking_recv()), out)));
+        let records = std::iter::from_fn(move || records.blocking_recv());
+        std::thread::spawn(move || drop(done.send(json::show(records, out))));
     } else if output.plain || !can_be_taken_over() {
-        std::thread::spawn(move || done.send(lines::show(std::iter::from_fn(|| records.blocking_recv()), out, ink)));
+        let records = std::iter::from_fn(move || records.blocking_recv());
+        std::thread::spawn(move || drop(done.send(lines::show(records, out, ink))));
     } else {
         let (desk, requests) = Desk::new();
         let leave = Arc::new(AtomicBool::new(false));

@@ -136,7 +136,7 @@ impl Table<'_> {
             self.marks(y, &marks);
             return;
         }
-        self.marks(y + spark.rows.len() as u16, &bad);
+        self.marks(y.saturating_add(u16::try_from(spark.rows.len()).unwrap_or(u16::MAX)), &bad);
         let why = probe.last.as_ref().and_then(|l| l.why.clone());
         let (text, tone) = match why {
             Some(why) => (why, tone),
