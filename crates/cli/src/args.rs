@@ -7,8 +7,10 @@ use clap::{Parser, Subcommand};
 /// Chaos engineering: state a hypothesis about a running system, inject a real fault, observe, always undo, judge.
 #[derive(Debug, Parser)]
 #[command(name = "toprope", version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 held, 1 refuted, 2 invalid input, 3 inconclusive, 4 not everything could be undone, \
-5 stopped before a verdict.\nBegin with `toprope init`, or see it all with `toprope demo`.")]
+#[command(
+    after_help = "Exit codes: 0 held, 1 refuted, 2 invalid input, 3 inconclusive, 4 not everything could be undone, \
+5 stopped before a verdict.\nBegin with `toprope init`, or see it all with `toprope demo`."
+)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
@@ -294,6 +296,9 @@ pub struct DemoArgs {
     /// Run only the experiments whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
+    /// It runs in a network of its own already
+    #[arg(long, hide = true)]
+    pub inside: bool,
 }
 
 #[derive(Debug, clap::Args)]

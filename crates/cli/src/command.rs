@@ -2,7 +2,6 @@
 
 mod completions;
 mod demo;
-mod exec;
 mod init;
 mod inject;
 mod kinds;
@@ -22,13 +21,13 @@ use crate::invocation::Failure;
 /// Does what the command line says; returns the exit code.
 pub fn dispatch(command: Command) -> Result<u8, Failure> {
     match command {
+        Command::Exec(_) => Err(Failure::new("not yet")),
         Command::Init(args) => init::init(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Run(args) => run::run(&args),
         Command::Inject(args) => inject::inject(&args),
         Command::Test(args) => test::test(&args),
-        Command::Exec(args) => exec::exec(&args),
         Command::Runs(args) => runs::runs(&args),
         Command::Report(args) => report::report(&args),
         Command::Replay(args) => report::replay(&args),
@@ -37,9 +36,9 @@ pub fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Faults(args) => kinds::faults(&args),
         Command::Probes(args) => kinds::probes(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Shop(args) => demo::shop(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Completions { shell } => completions::completions(shell),
         Command::Man => completions::man(),
-        Command::Shop(args) => demo::shop(&args),
     }
 }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value as Json;
 use toprope_model::node::Entry;
 use toprope_model::topology::Topology;
 use toprope_model::{Experiment, Node, Problems, Sources, Tables, Value};
@@ -36,43 +37,37 @@ pub struct Loaded {
 pub fn experiment(file: &Path, set: &[String], tables: &Tables) -> Result<Loaded, Failure> {
     let mut sources = Sources::default();
     match read(file, set, &mut sources) {
-        Ok(node) => from_node(node, file, sources, tables),
+        Ok(node) => with_topology(&node, file, sources, tables),
         Err(Unread::Failure(failure)) => Err(failure),
         Err(Unread::Problems(problems)) => Err(Failure::manifest(sources, problems)),
     }
 }
 
-/// Makes an experiment from a manifest without a file.
-pub fn from_json(json: &serde_json::Value, tables: &Tables) -> Result<Loaded, Failure> {
+/// Makes an experiment from a manifest without a file; `topology` is the one that it names.
+pub fn from_json(json: &Json, topology: Option<&Json>, tables: &Tables) -> Result<Loaded, Failure> {
     let mut sources = Sources::default();
     let yaml = Node::from_json(json).to_yaml();
-    match toprope_model::parse(&mut sources, "(command line)", &yaml) {
-        Ok(node) => from_node(node, Path::new("."), sources, tables),
-        Err(problems) => Err(Failure::manifest(sources, problems)),
+    let read = toprope_model::parse(&mut sources, "(manifest)", &yaml).and_then(|node| Experiment::read(&node, tables));
+    match (read, topology.map(|json| Topology::read(&Node::from_json(json))).transpose()) {
+        (Ok(experiment), Ok(topology)) => Ok(Loaded { experiment, topology, sources }),
+        (Err(problems), _) | (_, Err(problems)) => Err(Failure::manifest(sources, problems)),
     }
 }
 
-fn from_node(node: Node, file: &Path, mut sources: Sources, tables: &Tables) -> Result<Loaded, Failure> {
-    let experiment = match Experiment::read(&node, tables) {
+/// Reads the topology that an experiment names, from beside the experiment's file.
+fn with_topology(node: &Node, file: &Path, mut sources: Sources, tables: &Tables) -> Result<Loaded, Failure> {
+    let experiment = match Experiment::read(node, tables) {
         Ok(experiment) => experiment,
         Err(problems) => return Err(Failure::manifest(sources, problems)),
     };
-    let topology = match &experiment.spec.topology {
-        None => None,
-        Some(path) => {
-            let path = file.parent().unwrap_or(Path::new("")).join(path);
-            let node = match read(&path, &[], &mut sources) {
-                Ok(node) => node,
-                Err(Unread::Failure(failure)) => return Err(failure),
-                Err(Unread::Problems(problems)) => return Err(Failure::manifest(sources, problems)),
-            };
-            match Topology::read(&node) {
-                Ok(topology) => Some(topology),
-                Err(problems) => return Err(Failure::manifest(sources, problems)),
-            }
-        }
-    };
-    Ok(Loaded { experiment, topology, sources })
+    let Some(path) = &experiment.spec.topology else { return Ok(Loaded { experiment, topology: None, sources }) };
+    let path = file.parent().unwrap_or(Path::new("")).join(path);
+    let read = read(&path, &[], &mut sources).and_then(|node| Topology::read(&node).map_err(Unread::Problems));
+    match read {
+        Ok(topology) => Ok(Loaded { experiment, topology: Some(topology), sources }),
+        Err(Unread::Failure(failure)) => Err(failure),
+        Err(Unread::Problems(problems)) => Err(Failure::manifest(sources, problems)),
+    }
 }
 
 /// Reads a topology from a file.
@@ -129,7 +124,8 @@ fn read(file: &Path, set: &[String], sources: &mut Sources) -> Result<Node, Unre
     for pair in set {
         let name = pair.split('=').next().unwrap_or_default();
         if !used.iter().any(|u| u == name) {
-            let near = toprope_model::diagnostic::nearest(name, values.keys().map(String::as_str).filter(|k| *k != name));
+            let near =
+                toprope_model::diagnostic::nearest(name, values.keys().map(String::as_str).filter(|k| *k != name));
             let failure = Failure::new(format!("--set {name}: the manifest uses no ${{{name}}}"));
             return Err(Unread::Failure(match near {
                 Some(near) => failure.help(format!("did you mean `{near}`?")),
@@ -158,12 +154,12 @@ fn remove(node: &mut Node, key: &str) {
 fn text_of(file: &Path) -> Result<String, Failure> {
     let name = file.display();
     if file == Path::new("-") {
-        return std::io::read_to_string(std::io::stdin()).map_err(|e| Failure::new(format!("cannot read standard input: {e}")));
+        return std::io::read_to_string(std::io::stdin())
+            .map_err(|e| Failure::new(format!("cannot read standard input: {e}")));
     }
     let bytes = std::fs::read(file).map_err(|e| Failure::new(format!("cannot read {name}: {e}")))?;
-    String::from_utf8(bytes).map_err(|e| {
-        Failure::new(format!("{name} is not text: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
-    })
+    String::from_utf8(bytes)
+        .map_err(|e| Failure::new(format!("{name} is not text: byte {} is not UTF-8", e.utf8_error().valid_up_to())))
 }
 
 fn read_included(file: &Path, sources: &mut Sources, within: &mut Vec<PathBuf>) -> Result<Node, Unread> {
@@ -311,8 +307,12 @@ fn lookup(
         return match (std::fs::read_to_string(&path), default) {
             (Ok(text), _) if readable => Ok(Node::bare(Value::Text(text.trim_end_matches('\n').to_owned()))),
             (_, Some(default)) => Ok(plain(default)),
-            (Ok(_), None) => Err((format!("{} is longer than {MAX_FILE} bytes", path.display()), "use a smaller file".into())),
-            (Err(e), None) => Err((format!("cannot read {}: {e}", path.display()), "paths are from the manifest's directory".into())),
+            (Ok(_), None) => {
+                Err((format!("{} is longer than {MAX_FILE} bytes", path.display()), "use a smaller file".into()))
+            }
+            (Err(e), None) => {
+                Err((format!("cannot read {}: {e}", path.display()), "paths are from the manifest's directory".into()))
+            }
         };
     }
     used.push(name.to_owned());
@@ -367,7 +367,8 @@ mod tests {
     #[test]
     fn includes_are_merged_under_the_file_that_includes_them() {
         let over = "include: [b]\nspec: {x: 1, list: [2], map: {k: 1}}";
-        let json = load(&[("f", over), ("b", "kind: Part\nspec: {x: 0, y: 0, list: [1], map: {j: 0, k: 0}}")], &[]).unwrap();
+        let json =
+            load(&[("f", over), ("b", "kind: Part\nspec: {x: 0, y: 0, list: [1], map: {j: 0, k: 0}}")], &[]).unwrap();
         assert_eq!(json, serde_json::json!({"spec": {"x": 1, "y": 0, "list": [1, 2], "map": {"j": 0, "k": 1}}}));
         assert!(load(&[("f", "include: [f]")], &[]).unwrap_err().contains("includes itself"));
         assert!(load(&[("f", "include: [no]")], &[]).unwrap_err().contains("no file"));

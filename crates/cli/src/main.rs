@@ -14,10 +14,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    // Injectors and guards take no arguments but their name: what they do comes over a socket.
+    // Injectors, guards and launchers take no arguments but their name: what they do comes over a socket.
     match std::env::args().nth(1).as_deref() {
         Some("injector") => return process::injector(),
         Some("guard") => return process::guard(),
+        Some("launcher") => return process::launcher(),
         _ => {}
     }
     let args = match args::Args::try_parse() {

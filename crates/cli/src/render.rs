@@ -43,7 +43,9 @@ pub fn problems_as_text(sources: &Sources, problems: &Problems, colours: bool) -
         let source = problem.span.and_then(|span| sources.get(span).map(|source| (span, source)));
         let report: Report = match source {
             Some((span, source)) => {
-                let length = (span.end - span.start).max(1).min(source.text[span.start.min(source.text.len())..].find('\n').unwrap_or(usize::MAX).max(1));
+                let length = (span.end - span.start)
+                    .max(1)
+                    .min(source.text[span.start.min(source.text.len())..].find('\n').unwrap_or(usize::MAX).max(1));
                 let label = Some(problem.label.clone()).filter(|l| !l.is_empty());
                 diagnostic = diagnostic.with_label(LabeledSpan::new(label, span.start, length));
                 Report::new(diagnostic).with_source_code(NamedSource::new(&source.name, source.text.clone()))

@@ -20,8 +20,7 @@ pub fn man() -> Result<u8, Failure> {
     let mut text = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut text)?;
     for sub in command.get_subcommands().filter(|s| !s.is_hide_set()) {
-        let named = sub.clone().name(format!("toprope {}", sub.get_name()));
-        let man = clap_mangen::Man::new(named);
+        let man = clap_mangen::Man::new(sub.clone()).title(format!("toprope {}", sub.get_name()));
         man.render_name_section(&mut text)?;
         man.render_synopsis_section(&mut text)?;
         man.render_options_section(&mut text)?;

@@ -16,7 +16,7 @@ pub fn inject(args: &InjectArgs) -> Result<u8, Failure> {
         show::text(&Node::from_json(&manifest).to_yaml());
         return Ok(0);
     }
-    let loaded = load::from_json(&manifest, &tables())?;
+    let loaded = load::from_json(&manifest, None, &tables())?;
     let mut setup = setup(&loaded, "inject")?;
     setup.seed = args.seed;
     let exit = execute(&loaded, setup, &args.output)?;
@@ -33,7 +33,8 @@ fn manifest(args: &InjectArgs) -> Result<Json, Failure> {
     if let Some(time) = &args.for_ {
         fault["for"] = json!(time);
     }
-    let mut probes: Vec<Json> = args.probe.iter().map(|url| json!({"http": {"get": url, "interval": "200ms"}})).collect();
+    let mut probes: Vec<Json> =
+        args.probe.iter().map(|url| json!({"http": {"get": url, "interval": "200ms"}})).collect();
     if probes.is_empty() {
         // Without a probe nothing is claimed of the system, but that this host still answers at all.
         probes.push(json!({"command": {"run": ["true"], "name": "this-host-answers"}}));
@@ -65,14 +66,21 @@ pub fn fault_step(kind: &str, params: &[String]) -> Result<Json, Failure> {
         let Some((path, text)) = param.split_once('=') else {
             return Err(Failure::new(format!("`{param}`: write KEY=VALUE")));
         };
-        set(&mut map, path, typed(&fields, path, text)).map_err(|()| Failure::new(format!("`{path}` is given twice")))?;
+        set(&mut map, path, typed(&fields, path, text))
+            .map_err(|()| Failure::new(format!("`{path}` is given twice")))?;
     }
     Ok(json!({ kind: map }))
 }
 
 fn set(map: &mut Map<String, Json>, path: &str, value: Json) -> Result<(), ()> {
     match path.split_once('.') {
-        None => if map.insert(path.to_owned(), value).is_none() { Ok(()) } else { Err(()) },
+        None => {
+            if map.insert(path.to_owned(), value).is_none() {
+                Ok(())
+            } else {
+                Err(())
+            }
+        }
         Some((first, rest)) => {
             let inner = map.entry(first).or_insert_with(|| Json::Object(Map::new()));
             set(inner.as_object_mut().ok_or(())?, rest, value)

@@ -65,7 +65,9 @@ fn kinds(args: &KindArgs, what: &str, specs: &[&KindSpec], common: &[Field], tab
 pub fn undo_in_words(fault: &FaultSpec) -> &'static str {
     match fault.undo {
         UndoKind::KernelOwned => "Undone by the kernel when its injector dies.",
-        UndoKind::Journalled => "Undone by its injector or its guard; when all are dead, by `toprope undo` from the journal.",
+        UndoKind::Journalled => {
+            "Undone by its injector or its guard; when all are dead, by `toprope undo` from the journal."
+        }
         UndoKind::Irreversible => "Happens at one instant and cannot be undone.",
     }
 }

@@ -17,11 +17,9 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
     let loaded = load::experiment(&args.manifest.file, &args.manifest.set, &tables())?;
     let mut setup = setup(&loaded, "plan")?;
     setup.seed = args.seed.or(setup.seed);
-    let plans = runtime()?
-        .block_on(toprope_engine::run::plan(&setup))
-        .map_err(|error| at_its_place(error, &loaded))?;
+    let plans = runtime()?.block_on(toprope_engine::run::plan(&setup)).map_err(|error| at_its_place(error, &loaded))?;
     if args.json {
-        let names = loaded.experiment.probe_names();
+        let names = loaded.experiment.spec.probe_names();
         let value = json!({"experiment": loaded.experiment.name, "probes": names, "faults": plans});
         show::line(&serde_json::to_string_pretty(&value).unwrap_or_default());
         return Ok(0);

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 use toprope_engine::state::State;
-use toprope_model::Experiment;
 use toprope_model::event::{Event, Record};
 
 use crate::args::RunsArgs;
@@ -12,7 +11,11 @@ use crate::show;
 /// The run that a text means.
 pub fn find(state: &State, text: &str) -> Result<String, Failure> {
     state.find_run(text).ok_or_else(|| {
-        let what = if text == "last" { "there is no run yet".to_owned() } else { format!("there is no run `{text}`, or more than one") };
+        let what = if text == "last" {
+            "there is no run yet".to_owned()
+        } else {
+            format!("there is no run `{text}`, or more than one")
+        };
         Failure::new(what).help("`toprope runs` lists them")
     })
 }
@@ -30,9 +33,7 @@ pub fn runs(args: &RunsArgs) -> Result<u8, Failure> {
         rows.push((run, outcome, seconds, name));
     }
     if args.json {
-        let row = |(run, outcome, seconds, name): &(String, String, f64, String)| {
-            json!({"run": run, "outcome": outcome, "seconds": seconds, "experiment": name})
-        };
+        let row = |(run, outcome, seconds, name): &(String, String, f64, String)| json!({"run": run, "outcome": outcome, "seconds": seconds, "experiment": name});
         let list: Vec<_> = rows.iter().map(row).collect();
         show::line(&serde_json::to_string_pretty(&list).unwrap_or_default());
         return Ok(0);
@@ -60,14 +61,4 @@ fn summary(records: &[Record]) -> (String, String, f64) {
     });
     let seconds = records.last().map_or(0.0, |r| std::time::Duration::from_nanos(r.at).as_secs_f64());
     (name, outcome.unwrap_or_else(|| "running".into()), seconds)
-}
-
-/// The experiment of a recorded run.
-pub fn experiment_of(records: &[Record]) -> Result<Experiment, Failure> {
-    match records.first().map(|r| &r.event) {
-        Some(Event::RunStarted(started)) => {
-            Ok(crate::load::from_json(&started.manifest, &crate::invocation::tables())?.experiment)
-        }
-        _ => Err(Failure::new("the log does not begin with its manifest")),
-    }
 }

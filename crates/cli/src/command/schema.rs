@@ -11,7 +11,11 @@ pub fn schema(args: &SchemaArgs) -> Result<u8, Failure> {
     let schema = match args.kind.to_lowercase().as_str() {
         "experiment" => schema::experiment(&tables()),
         "topology" => schema::topology(&tables()),
-        _ => return Err(Failure::new(format!("there is no schema of `{}`", args.kind)).help("known: Experiment, Topology")),
+        _ => {
+            return Err(
+                Failure::new(format!("there is no schema of `{}`", args.kind)).help("known: Experiment, Topology")
+            );
+        }
     };
     show::line(&serde_json::to_string_pretty(&schema).unwrap_or_default());
     Ok(0)

@@ -37,7 +37,11 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         let code = match result {
             Ok(finished) => {
                 let judgement = &finished.judgement;
-                show::line(&format!("  {}: {}", judgement.outcome, judgement.reasons.first().map_or("", String::as_str)));
+                show::line(&format!(
+                    "  {}: {}",
+                    judgement.outcome,
+                    judgement.reasons.first().map_or("", String::as_str)
+                ));
                 let code = judgement.exit_code();
                 runs.push(finished);
                 code
@@ -83,8 +87,8 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    let entries = std::fs::read_dir(directory)
-        .map_err(|e| Failure::new(format!("cannot read {}: {e}", directory.display())))?;
+    let entries =
+        std::fs::read_dir(directory).map_err(|e| Failure::new(format!("cannot read {}: {e}", directory.display())))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
     paths.sort();
     for path in paths {

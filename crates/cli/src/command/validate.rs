@@ -14,13 +14,17 @@ pub fn validate(args: &ValidateArgs) -> Result<u8, Failure> {
         let name = file.display();
         let kind = if file == Path::new("-") { None } else { load::kind_of(file) };
         let checked = match kind.as_deref() {
-            Some("Topology") => load::topology(file, &args.set).map(|t| {
-                format!("{name}: topology {}, {} services", t.name, t.spec.services.len())
-            }),
+            Some("Topology") => load::topology(file, &args.set)
+                .map(|t| format!("{name}: topology {}, {} services", t.name, t.spec.services.len())),
             _ => load::experiment(file, &args.set, &tables).map(|loaded| {
                 let spec = &loaded.experiment.spec;
                 let (probes, faults) = (spec.probes.len(), loaded.experiment.faults().len());
-                format!("{name}: experiment {}, {}, {}", loaded.experiment.name, show::count(probes, "probe"), show::count(faults, "fault"))
+                format!(
+                    "{name}: experiment {}, {}, {}",
+                    loaded.experiment.name,
+                    show::count(probes, "probe"),
+                    show::count(faults, "fault")
+                )
             }),
         };
         match checked {
