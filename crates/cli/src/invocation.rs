@@ -97,9 +97,16 @@ pub fn tables() -> Tables {
     Tables { faults: FAULTS.specs(), probes: PROBES.iter().map(|p| p.spec()).collect() }
 }
 
-/// The state of the user who runs this.
+/// The state of the user who runs this, as it was when first asked: in a user namespace everybody looks like root.
 pub fn state() -> Result<State, Failure> {
-    Ok(State::of_this_user()?)
+    static STATE: OnceLock<State> = OnceLock::new();
+    match STATE.get() {
+        Some(state) => Ok(state.clone()),
+        None => {
+            let state = State::of_this_user()?;
+            Ok(STATE.get_or_init(|| state).clone())
+        }
+    }
 }
 
 /// The directory that relative paths are from.
@@ -132,7 +139,8 @@ pub fn launch() -> Result<(Launch, Journal), Failure> {
 fn give_up_sudo() -> Result<(Launch, Journal), Failure> {
     let direct = || Ok((Launch::Direct(process::executable()), state()?.journal()));
     let is_root = Identity::current().is_ok_and(|i| i.uid == 0);
-    let Some(uid) = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).filter(|uid| *uid != 0 && is_root) else {
+    let Some(uid) = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).filter(|uid| *uid != 0 && is_root)
+    else {
         return direct();
     };
     let gone = || Failure::new(format!("SUDO_UID is {uid}, and there is no such user"));

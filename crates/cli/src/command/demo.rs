@@ -70,7 +70,10 @@ fn inside(args: &DemoArgs) -> Result<u8, String> {
         namespace::supported().map_err(|e| e.to_string())?;
         child = child.new_user_namespace(UserMap::Root);
     }
-    for (flag, value) in [("--reports", args.reports.as_ref().map(|p| p.as_os_str().to_owned())), ("--only", args.only.as_ref().map(Into::into))] {
+    for (flag, value) in [
+        ("--reports", args.reports.as_ref().map(|p| p.as_os_str().to_owned())),
+        ("--only", args.only.as_ref().map(Into::into)),
+    ] {
         if let Some(value) = value {
             child = child.arg(flag).arg(value);
         }
@@ -121,7 +124,8 @@ fn lessons(args: &DemoArgs) -> Result<u8, Failure> {
         let mut hypothesis = String::new();
         for (i, fixed) in [(0, false), (1, true)] {
             let shop = if fixed { "repaired" } else { "as shipped" };
-            let page = reports.join(lesson.file.replace(".yaml", if fixed { "-repaired.html" } else { "-shipped.html" }));
+            let page =
+                reports.join(lesson.file.replace(".yaml", if fixed { "-repaired.html" } else { "-shipped.html" }));
             let file = manifests.path().join("experiments").join(lesson.file);
             let (code, said) = one(&file, shop, fixed, &page)?;
             outcomes[i] = match code {
@@ -195,18 +199,25 @@ fn summary(rows: &[Row], elapsed: std::time::Duration) {
     }
     let count = |i: usize, outcome| rows.iter().filter(|r| r.outcomes[i] == outcome).count();
     let (refuted, held) = (count(0, Outcome::Refuted), count(1, Outcome::Held));
-    show::line(&format!("{refuted} of {} refuted on the shop as shipped, {held} held on the repaired one, in {} s.", rows.len(), elapsed.as_secs()));
+    show::line(&format!(
+        "{refuted} of {} refuted on the shop as shipped, {held} held on the repaired one, in {} s.",
+        rows.len(),
+        elapsed.as_secs()
+    ));
     show::line("Next: `toprope init` writes a first experiment for what runs on this machine.");
 }
 
 /// `toprope shop`: the services of the demo shop, as processes of this binary.
 pub fn shop(args: &ShopArgs) -> Result<u8, Failure> {
     use clap::{FromArgMatches, Subcommand};
-    let command = toprope_shop::cli::Command::augment_subcommands(clap::Command::new("toprope shop")).subcommand_required(true);
+    let command =
+        toprope_shop::cli::Command::augment_subcommands(clap::Command::new("toprope shop")).subcommand_required(true);
     let words = std::iter::once("toprope shop".into()).chain(args.args.iter().cloned());
     let parsed = command.try_get_matches_from(words).and_then(|m| toprope_shop::cli::Command::from_arg_matches(&m));
     match parsed {
-        Ok(command) => toprope_shop::cli::execute(command, &["shop"]).map(|()| 0).map_err(|e| Failure::new(e.to_string())),
+        Ok(command) => {
+            toprope_shop::cli::execute(command, &["shop"]).map(|()| 0).map_err(|e| Failure::new(e.to_string()))
+        }
         Err(error) => {
             let _ = error.print();
             Ok(if error.use_stderr() { 2 } else { 0 })

@@ -47,11 +47,14 @@ pub fn init(args: &InitArgs) -> Result<u8, Failure> {
         return Ok(0);
     }
     let mut options = std::fs::File::options();
-    let file = if args.force { options.write(true).create(true).truncate(true) } else { options.write(true).create_new(true) };
+    let file =
+        if args.force { options.write(true).create(true).truncate(true) } else { options.write(true).create_new(true) };
     let written = file.open(&args.file).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|e| Failure::new(format!("cannot write {}: {e}", args.file.display())))?;
     let name = args.file.display();
-    show::line(&format!("wrote {name}\n\nnext:\n  toprope plan {name}   what it would do here, changing nothing\n  toprope run {name}    do it, undo it, and see"));
+    show::line(&format!(
+        "wrote {name}\n\nnext:\n  toprope plan {name}   what it would do here, changing nothing\n  toprope run {name}    do it, undo it, and see"
+    ));
     Ok(0)
 }
 
@@ -104,12 +107,21 @@ fn experiment(first: Option<&Listening>) -> Json {
         Some(l) => {
             let who = l.process.clone().unwrap_or_else(|| format!("port-{}", l.address.port()));
             let probe = match l.http {
-                Some(status) => json!({"http": {"get": format!("http://{}/", l.address), "status": status, "interval": "100ms",
-                    "timeout": "1s", "recovers": {"within": "5s"}}}),
-                None => json!({"tcp": {"connect": l.address.to_string(), "interval": "100ms", "timeout": "1s", "recovers": {"within": "5s"}}}),
+                Some(status) => {
+                    json!({"http": {"get": format!("http://{}/", l.address), "status": status, "interval": "100ms",
+                    "timeout": "1s", "recovers": {"within": "5s"}}})
+                }
+                None => {
+                    json!({"tcp": {"connect": l.address.to_string(), "interval": "100ms", "timeout": "1s", "recovers": {"within": "5s"}}})
+                }
             };
             let method = json!({"process-pause": {"target": {"port": l.address.port()}, "for": "2s"}});
-            (format!("{}-comes-back", slug(&who)), format!("{who} answers again within 5 seconds after it hung for 2"), probe, method)
+            (
+                format!("{}-comes-back", slug(&who)),
+                format!("{who} answers again within 5 seconds after it hung for 2"),
+                probe,
+                method,
+            )
         }
         None => (
             "this-host-stays-usable".to_owned(),
@@ -133,7 +145,8 @@ fn slug(text: &str) -> String {
 }
 
 fn with_comments(yaml: &str, found: &[Listening]) -> String {
-    let mut text = String::from("# Written by `toprope init`. `toprope faults` and `toprope probes` list what else there is.\n");
+    let mut text =
+        String::from("# Written by `toprope init`. `toprope faults` and `toprope probes` list what else there is.\n");
     if found.len() > 1 {
         text.push_str("#\n# What listens on this machine:\n");
     }

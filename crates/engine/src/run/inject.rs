@@ -13,11 +13,7 @@ use super::{RunError, Setup, StopSwitch, prepare};
 use crate::injector::{ApplyRequest, Change, FromInjector, Injector, Limits, PlanRequest, ToInjector};
 
 /// Starts an injector for a fault of the method and has it plan.
-pub(super) async fn plan_fault(
-    setup: &Setup,
-    seed: u64,
-    index: usize,
-) -> Result<(Plan, Injector), RunError> {
+pub(super) async fn plan_fault(setup: &Setup, seed: u64, index: usize) -> Result<(Plan, Injector), RunError> {
     let faults = setup.experiment.faults();
     let item = faults[index];
     let named = |error| RunError::Plan { fault: item.name().to_owned(), index, error };
