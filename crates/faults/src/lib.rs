@@ -7,6 +7,8 @@ mod extent;
 mod http;
 mod manual;
 mod memory_stress;
+mod network;
+mod network_latency;
 mod process_kill;
 mod process_pause;
 mod process_restart;
@@ -29,6 +31,7 @@ pub static FAULTS: FaultTable = FaultTable(&[
     &cpu_stress::CpuStress,
     &memory_stress::MemoryStress,
     &disk_fill::DiskFill,
+    &network_latency::NetworkLatency,
     &command::Command,
     &http::Http,
     &manual::ManualStep,
