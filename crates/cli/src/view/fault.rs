@@ -15,8 +15,6 @@ const MOST: usize = 256;
 pub struct Band {
     /// Its number.
     pub injection: u32,
-    /// When it was announced.
-    pub injecting: u64,
     /// When it was in force.
     pub injected: Option<u64>,
     /// When its undo began.
@@ -105,12 +103,12 @@ impl FaultState {
         self.bands.iter_mut().rev().find(|b| b.injection == injection)
     }
 
-    pub(super) fn injecting(&mut self, injection: u32, plan: &Plan, at: u64) {
+    pub(super) fn injecting(&mut self, injection: u32, plan: &Plan) {
         if self.bands.len() >= MOST {
             self.bands.pop_front();
         }
         self.targets = plan.targets.iter().map(|t| clean(t)).collect();
-        self.bands.push_back(Band { injection, injecting: at, ..Band::default() });
+        self.bands.push_back(Band { injection, ..Band::default() });
         self.injected += 1;
     }
 
@@ -143,7 +141,7 @@ impl FaultState {
             }
             None => {
                 let ended = Some((at, clean(error)));
-                self.bands.push_back(Band { injection, injecting: at, ended, ..Band::default() });
+                self.bands.push_back(Band { injection, ended, ..Band::default() });
             }
         }
     }
@@ -199,7 +197,7 @@ mod tests {
     fn a_fault_goes_from_waiting_to_undone() {
         let mut f = fault(true);
         assert_eq!(f.standing(), Standing::Waiting);
-        f.injecting(0, &Plan::default(), 10);
+        f.injecting(0, &Plan::default());
         assert_eq!(f.standing(), Standing::Injecting);
         f.band_mut(0).unwrap().injected = Some(20);
         assert!(f.is_in_force());
@@ -213,7 +211,7 @@ mod tests {
     #[test]
     fn what_could_not_be_undone_or_injected_is_told() {
         let mut f = fault(true);
-        f.injecting(0, &Plan::default(), 10);
+        f.injecting(0, &Plan::default());
         f.band_mut(0).unwrap().injected = Some(20);
         f.undone(0, &Undone { clean: false, by: "run".into(), notes: vec![], drained: None }, 40);
         assert_eq!(f.standing(), Standing::NotUndone);
@@ -227,7 +225,7 @@ mod tests {
     fn many_injections_take_bounded_memory() {
         let mut f = fault(true);
         for i in 0..1000 {
-            f.injecting(i, &Plan::default(), u64::from(i));
+            f.injecting(i, &Plan::default());
         }
         assert_eq!((f.bands.len(), f.injected), (MOST, 1000));
     }

@@ -28,7 +28,8 @@ pub enum Tone {
 pub struct Ink(bool);
 
 impl Ink {
-    /// No colours.
+    /// No colours, for tests.
+    #[cfg(test)]
     pub const NONE: Self = Self(false);
 
     /// Colours if this stream is a terminal that has them and `NO_COLOR` (see <https://no-color.org>) is not set.

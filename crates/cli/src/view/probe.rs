@@ -141,6 +141,13 @@ impl ProbeState {
         (period, self.tally(period))
     }
 
+    /// The value that it usually has: the median of the steady state, or of what there is.
+    pub fn usual(&self) -> Option<f64> {
+        let medians =
+            [Period::Before, Period::After, Period::Under].into_iter().map(|p| self.tally(p).values.at(0.5, 1));
+        medians.flatten().next()
+    }
+
     /// Whether it is bad, or was and is not back for sure.
     pub fn is_in_trouble(&self) -> bool {
         self.trouble.is_some()

@@ -64,6 +64,8 @@ pub struct RunState {
     pub started: Option<Box<RunStarted>>,
     /// The phase, and when it began.
     pub phase: Option<(Phase, u64)>,
+    /// The phases that this trial has come to; a run that is stopped leaves some out.
+    pub phases: Vec<Phase>,
     /// When what is shown along the time axis began: the run, or the trial.
     pub origin: u64,
     /// The probes, in the manifest's order.
@@ -97,7 +99,10 @@ impl RunState {
                     trial.outcome = Some(*outcome);
                 }
             }
-            Event::Phase(phase) => self.phase = Some((*phase, at)),
+            Event::Phase(phase) => {
+                self.phase = Some((*phase, at));
+                self.phases.push(*phase);
+            }
             Event::Sample(sample) => {
                 let index = sample.probe as usize;
                 let period = self.period(sample.started, at);
@@ -105,7 +110,7 @@ impl RunState {
                 return self.probes.get_mut(index)?.sample(sample, at, period, first).map(|turn| turn.of(index));
             }
             Event::Injecting { injection, fault, plan } => {
-                self.faults.get_mut(*fault as usize)?.injecting(*injection, plan, at);
+                self.faults.get_mut(*fault as usize)?.injecting(*injection, plan);
             }
             Event::Injected { injection, .. } => {
                 let band = self.band(*injection)?;
@@ -161,6 +166,7 @@ impl RunState {
     fn begin_trial(&mut self, number: u32, value: &str, at: u64) {
         self.trials.push(Trial { number, value: value.to_owned(), outcome: None });
         self.origin = at;
+        self.phases.clear();
         self.first_injection = None;
         self.last_undone = None;
         self.probes.iter_mut().for_each(|p| p.begin_trial(at));

@@ -45,6 +45,7 @@ impl Script {
             seed: 42,
             generator: "ChaCha8".into(),
             again: None,
+            topology: None,
             manifest: serde_json::json!({
                 "apiVersion": "toprope.dev/v1alpha1",
                 "kind": "Experiment",
