@@ -10,7 +10,15 @@
 //! - [`verdict`], [`report`]: folds over events.
 
 pub mod fault;
+pub mod guard;
 pub mod host;
+pub mod injector;
+pub mod journal;
+pub mod log;
 pub mod probe;
 pub mod report;
+pub mod run;
+pub mod state;
+pub mod target;
+pub mod undo;
 pub mod verdict;

@@ -121,6 +121,9 @@ fields! {
         pub when: When = "during",
         /// From one sample to the next. If it is not given: one second, or less where a percentile needs more samples.
         pub interval: Option<Dur>,
+        /// Take so many samples and no more. Once every probe that says so has its samples, the faults end: this is how
+        /// a test suite is run under a fault.
+        pub samples: Option<u32>,
         /// A sample that takes longer is bad.
         pub timeout: Dur = "5s",
         /// How often a failed sample is asked again before it counts as bad.
@@ -298,6 +301,16 @@ impl MethodItem {
             Self::Wait(_) => vec![],
             Self::Serial(items, _) | Self::Parallel(items, _) => items.iter().flat_map(Self::faults).collect(),
             Self::Repeat(repeat, _) => repeat.steps.iter().flat_map(Self::faults).collect(),
+        }
+    }
+
+    /// Every fault in this step, in the same order, to be changed.
+    pub fn faults_mut(&mut self) -> Vec<&mut FaultItem> {
+        match self {
+            Self::Fault(fault) => vec![fault],
+            Self::Wait(_) => vec![],
+            Self::Serial(items, _) | Self::Parallel(items, _) => items.iter_mut().flat_map(Self::faults_mut).collect(),
+            Self::Repeat(repeat, _) => repeat.steps.iter_mut().flat_map(Self::faults_mut).collect(),
         }
     }
 

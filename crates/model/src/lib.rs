@@ -23,6 +23,7 @@ pub mod verdict;
 
 pub use comparison::Comparison;
 pub use diagnostic::{Diagnostic, Problems};
+pub use experiment::Experiment;
 pub use field::{Field, FromNode, Type};
 pub use kind::{KindSpec, Tables};
 pub use node::{Node, Source, Sources, Span, Value};

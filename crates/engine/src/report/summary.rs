@@ -113,6 +113,7 @@ fn nothing_known() -> RunStarted {
         generator: String::new(),
         again: None,
         manifest: serde_json::Value::Null,
+        topology: None,
         probes: Vec::new(),
         faults: Vec::new(),
     }

@@ -181,7 +181,7 @@ mod tests {
         let info = ProcessInfo::of(child.id().pid()).expect("it runs");
         assert_eq!((info.id, info.ppid), (child.id(), std::process::id()));
         assert_eq!((info.name.as_str(), info.uid), ("sleep", rustix::process::geteuid().as_raw()));
-        assert_eq!(info.cmdline, ["sleep", "600"]);
+        assert_eq!(info.cmdline, ["sleep", "60"]);
         assert!(info.exe.expect("ours").ends_with("sleep"));
         assert!(info.rss > 0 && info.fds.is_some_and(|n| n >= 3) && !info.kernel_thread);
         assert!(!info.cgroups.is_empty());

@@ -3,16 +3,20 @@
 mod info;
 mod pidfd;
 mod stat;
+mod threads;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 pub use info::{CgroupMembership, ProcessInfo, descendants, processes};
+pub(crate) use info::{pids, ticks};
 pub use pidfd::Pidfd;
 pub use rustix::process::Signal;
 pub(crate) use stat::Stat;
 pub use stat::State;
+pub(crate) use threads::process_of;
+pub use threads::{thread_states, tracer};
 
 use crate::{
     Error, Result,

@@ -8,7 +8,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process},
 };
 
 use super::ProcessId;
@@ -52,6 +52,21 @@ impl Pidfd {
             Err(Errno::SRCH) => Err(Error::ProcessGone(self.id)),
             other => other
                 .cannot_without("CAP_KILL or the process's user", || format!("send {signal:?} to process {}", self.id)),
+        }
+    }
+
+    /// Asks whether a signal would be let through, without sending one.
+    ///
+    /// # Errors
+    /// [`Error::ProcessGone`] when the process has ended and was reaped, and the refusal of permission.
+    pub fn may_signal(&self) -> Result<()> {
+        let gone = || Error::ProcessGone(self.id);
+        let pid = i32::try_from(self.id.pid()).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
+        // By number: rustix has no signal 0 for pidfds. An answer about a later process of this number changes nothing.
+        match test_kill_process(pid) {
+            Err(Errno::SRCH) => Err(gone()),
+            other => other
+                .cannot_without("CAP_KILL or the process's user", || format!("send signals to process {}", self.id)),
         }
     }
 
@@ -100,10 +115,13 @@ mod tests {
         let mut child = Sleeper::start();
         let pidfd = Pidfd::open(&child.id()).expect("it runs");
         assert!(!pidfd.wait_exited(Duration::from_millis(10)).expect("poll works"));
+        pidfd.may_signal().expect("our own child");
+        assert!(!pidfd.has_exited().expect("poll works"), "asking sends nothing");
         pidfd.signal(Signal::KILL).expect("our own child");
         assert!(pidfd.wait_exited(PATIENCE).expect("poll works"));
         child.reap();
         assert!(matches!(pidfd.signal(Signal::TERM), Err(Error::ProcessGone(_))));
+        assert!(matches!(pidfd.may_signal(), Err(Error::ProcessGone(_))));
     }
 
     #[test]

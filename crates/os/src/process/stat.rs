@@ -50,8 +50,12 @@ pub(crate) struct Stat {
 
 impl Stat {
     pub(crate) fn of(pid: u32) -> Result<Self> {
-        let path = format!("/proc/{pid}/stat");
-        Self::parse(&read(pid, &path)?).ok_or_else(|| Error::malformed(path, "a field is missing or no number"))
+        Self::at(pid, &format!("/proc/{pid}/stat"))
+    }
+
+    /// Of a process or thread, from its file.
+    pub(crate) fn at(pid: u32, path: &str) -> Result<Self> {
+        Self::parse(&read(pid, path)?).ok_or_else(|| Error::malformed(path, "a field is missing or no number"))
     }
 
     fn parse(line: &[u8]) -> Option<Self> {

@@ -1,0 +1,16 @@
+//! The process that holds a fault: one per fault and host, started by the run, which talks to it over a socket.
+//!
+//! The socket's end is the lease: when the run dies, the injector undoes and exits. The deadline lives in the
+//! injector, because a stopped run keeps its socket open. When the injector dies, the kernel undoes what it owns and
+//! the [`crate::guard`] undoes the rest from the journal.
+
+mod client;
+mod hold;
+mod launch;
+mod message;
+mod serve;
+
+pub use client::{Injector, InjectorError};
+pub use launch::{Launch, serve_launcher};
+pub use message::{ApplyRequest, Change, FromInjector, Limits, PlanRequest, ToInjector};
+pub use serve::serve;

@@ -1,0 +1,101 @@
+//! The run's side of the socket.
+
+use std::process::Child;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use toprope_model::step::Plan;
+
+use super::launch::Launch;
+use super::message::{FromInjector, PlanRequest, ToInjector};
+
+/// An injector that was started.
+#[derive(Debug)]
+pub struct Injector {
+    /// Where it is our own child.
+    child: Option<Child>,
+    reader: Lines<BufReader<OwnedReadHalf>>,
+    writer: OwnedWriteHalf,
+}
+
+/// Why an injector cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InjectorError {
+    /// It could not be started.
+    #[error("cannot start an injector: {0}")]
+    Start(std::io::Error),
+    /// It ended without a word.
+    #[error("the injector died")]
+    Died,
+    /// It answered something else than was asked.
+    #[error("the injector said something unexpected: {0}")]
+    Unexpected(String),
+    /// The fault cannot be done here.
+    #[error("{message}")]
+    Refused {
+        /// Why.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+    },
+}
+
+/// How long a plan may take: a fault that asks a slow system is still answered, a hung injector is not waited for.
+const PLAN_LIMIT: Duration = Duration::from_secs(30);
+
+impl Injector {
+    /// Starts an injector.
+    ///
+    /// # Errors
+    /// [`InjectorError::Start`].
+    pub fn start(launch: &Launch) -> Result<Self, InjectorError> {
+        let (ours, child) = launch.start().map_err(InjectorError::Start)?;
+        ours.set_nonblocking(true).map_err(InjectorError::Start)?;
+        let (reader, writer) = UnixStream::from_std(ours).map_err(InjectorError::Start)?.into_split();
+        Ok(Self { child, reader: BufReader::new(reader).lines(), writer })
+    }
+
+    /// Sends a message. An injector that is gone is noticed by [`Injector::next`].
+    pub async fn send(&mut self, message: &ToInjector) {
+        if let Ok(mut line) = serde_json::to_vec(message) {
+            line.push(b'\n');
+            let _ = self.writer.write_all(&line).await;
+        }
+    }
+
+    /// The next message; `None` when the injector is gone. Safe to cancel.
+    pub async fn next(&mut self) -> Option<FromInjector> {
+        let line = self.reader.next_line().await.ok()??;
+        serde_json::from_str(&line).ok()
+    }
+
+    /// Asks what the fault would do.
+    ///
+    /// # Errors
+    /// [`InjectorError::Refused`] with the fault's reason, or the injector itself failed.
+    pub async fn plan(&mut self, request: PlanRequest) -> Result<Plan, InjectorError> {
+        self.send(&ToInjector::Plan(Box::new(request))).await;
+        match tokio::time::timeout(PLAN_LIMIT, self.next()).await {
+            Ok(Some(FromInjector::Planned(plan))) => Ok(*plan),
+            Ok(Some(FromInjector::PlanFailed(f))) => Err(InjectorError::Refused { message: f.message, help: f.help }),
+            Ok(Some(other)) => Err(InjectorError::Unexpected(format!("{other:?}"))),
+            Ok(None) => Err(InjectorError::Died),
+            Err(_) => Err(InjectorError::Unexpected(format!("nothing, for {PLAN_LIMIT:?}"))),
+        }
+    }
+
+    /// Waits until the process has ended, where it is our own child; its socket is closed first.
+    pub async fn reaped(self) {
+        drop(self.writer);
+        let Some(mut child) = self.child else { return };
+        // An injector that has said all ends at once; one that does not is its guard's to end.
+        for _ in 0..100 {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

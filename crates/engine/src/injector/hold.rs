@@ -1,0 +1,320 @@
+//! A fault in force, from its record in the journal to its undo.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::select_all;
+use tokio::signal::unix::{SignalKind, signal};
+use toprope_model::Node;
+use toprope_model::journal::{Intent, Mark, VERSION};
+use toprope_model::step::{Effect, Plan, Step, Undo, Undone};
+use toprope_os::process::ProcessId;
+use toprope_os::time::boottime;
+
+use super::message::{ApplyRequest, Change, FromInjector, ToInjector};
+use super::serve::{Planned, Requests, ToRun};
+use crate::fault::{Draining, FaultError, Injection, Params};
+use crate::guard::Guard;
+use crate::journal::{Entry, Journal, JournalError};
+
+/// How often the effect is measured while the fault is in force.
+const OBSERVE_EVERY: Duration = Duration::from_millis(500);
+/// How long one measurement may take before it counts as failed.
+const OBSERVE_LIMIT: Duration = Duration::from_secs(5);
+/// How long the effect of a fault that happens at one instant is looked for.
+const INSTANT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Applies, holds and undoes. Returns when nothing is in force any more and connections in flight have ended.
+pub(super) async fn hold(
+    planned: &Planned,
+    request: ApplyRequest,
+    mut guard: Option<Guard>,
+    requests: &mut Requests,
+    run: &ToRun,
+) {
+    let failed = |error: FaultError| FromInjector::ApplyFailed {
+        failure: error.into(),
+        undone: Undone { clean: true, by: "injector".into(), ..Undone::default() },
+    };
+    // The targets may have changed since the plan was made: it is made anew, and held against the limits again.
+    let plan = match planned.plan().await {
+        Ok(plan) => plan,
+        Err(error) => return run.send(failed(error)).await,
+    };
+    run.send(FromInjector::Planned(Box::new(plan.clone()))).await;
+    let journal = &planned.journal;
+    let deadline = boottime() + planned.params.duration;
+    let mut entry = match intent(planned, &plan, &request, deadline).and_then(|intent| Ok(journal.begin(&intent)?)) {
+        Ok(entry) => entry,
+        Err(error) => return run.send(failed(error)).await,
+    };
+    if planned.fault.spec().lasting {
+        let armed = match &mut guard {
+            Some(guard) => guard.arm(journal, entry.path(), &planned.host, deadline).await,
+            None => Err(std::io::Error::other("it could not be started")),
+        };
+        if let Err(error) = armed {
+            let _ = entry.mark(&Mark::Undone(Undone { clean: true, by: "injector".into(), ..Undone::default() }));
+            let _ = journal.remove(entry.path());
+            let why = FaultError::because("there is no guard, and nothing is injected without one", error);
+            return run.send(failed(why)).await;
+        }
+    }
+    let mut injections = Vec::new();
+    match apply(planned, &plan, &mut entry, &mut injections).await {
+        Ok(()) => {}
+        Err(error) => {
+            let (undone, _) = release(planned, &plan, injections, &mut entry, Duration::ZERO).await;
+            run.send(FromInjector::ApplyFailed { failure: error.into(), undone }).await;
+            finish(journal, &entry, guard, requests).await;
+            return;
+        }
+    }
+    let _ = entry.mark(&Mark::Applied);
+    run.send(FromInjector::Applied).await;
+    let effect = if planned.fault.spec().lasting {
+        in_force(planned, deadline, &request.changes, &mut injections, requests, run).await
+    } else {
+        instant(&mut injections).await
+    };
+    run.send(FromInjector::Effect { effect, last: true }).await;
+    run.send(FromInjector::Undoing).await;
+    let drain = Duration::from_millis(request.drain_ms);
+    let (undone, draining) = release(planned, &plan, injections, &mut entry, drain).await;
+    run.send(FromInjector::Undone(undone)).await;
+    finish(journal, &entry, guard, requests).await;
+    if !draining.is_empty() {
+        let ended = futures::future::join_all(draining).await;
+        let (own, cut) = ended.iter().fold((0, 0), |sum, e| (sum.0 + e.0, sum.1 + e.1));
+        run.send(FromInjector::Drained(own, cut)).await;
+    }
+}
+
+fn intent(planned: &Planned, plan: &Plan, request: &ApplyRequest, deadline: Duration) -> Result<Intent, FaultError> {
+    let injector = ProcessId::current().map_err(|e| FaultError::because("cannot name this process", e))?;
+    Ok(Intent {
+        version: VERSION,
+        run: request.run.clone(),
+        injection: request.injection,
+        fault: planned.fault.spec().spec.kind.into(),
+        user: request.user.clone(),
+        steps: plan.steps.clone(),
+        injector: serde_json::to_string(&injector).map_err(|e| FaultError::because("cannot name this process", e))?,
+        deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+        written: u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default(),
+    })
+}
+
+impl From<JournalError> for FaultError {
+    fn from(error: JournalError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+async fn apply(
+    planned: &Planned,
+    plan: &Plan,
+    entry: &mut Entry,
+    injections: &mut Vec<Box<dyn Injection>>,
+) -> Result<(), FaultError> {
+    for (number, step) in plan.steps.iter().enumerate() {
+        entry.mark(&Mark::Applying(number))?;
+        injections.push(planned.fault.apply(step, &planned.params, &planned.host).await?);
+    }
+    Ok(())
+}
+
+/// Releases everything in reverse order; what does not release is undone as if this were a new process.
+async fn release(
+    planned: &Planned,
+    plan: &Plan,
+    injections: Vec<Box<dyn Injection>>,
+    entry: &mut Entry,
+    drain: Duration,
+) -> (Undone, Vec<Draining>) {
+    let mut undone = Undone { clean: true, by: "injector".into(), ..Undone::default() };
+    let mut draining = Vec::new();
+    let _ = entry.mark(&Mark::Undoing("injector".into()));
+    let applied = injections.len();
+    // Half of the step after the last may have been applied when it failed.
+    let mut again: Vec<&Step> = plan.steps.get(applied).into_iter().collect();
+    for (injection, step) in injections.into_iter().zip(&plan.steps).rev() {
+        match injection.release(drain).await {
+            Ok(flows) => {
+                draining.extend(flows);
+                match &step.undo {
+                    Undo::Irreversible { leaves } => undone.notes.extend(leaves.iter().cloned()),
+                    _ => undone.notes.push(format!("undone: {}", step.describe)),
+                }
+            }
+            Err(error) => {
+                undone.notes.push(format!("the release failed ({error}); it is undone from what the journal knows"));
+                again.push(step);
+            }
+        }
+    }
+    for step in again {
+        match planned.fault.undo(step, &planned.host).await {
+            Ok(notes) => undone.notes.extend(notes),
+            Err(error) => {
+                undone.clean = false;
+                undone.notes.push(format!("{} could not be undone: {error}", step.describe));
+                undone.notes.extend(error.help);
+            }
+        }
+    }
+    let mark = if undone.clean { Mark::Undone(undone.clone()) } else { Mark::UndoFailed(undone.notes.join("; ")) };
+    if let Err(error) = entry.mark(&mark) {
+        undone.notes.push(format!("{error}; the record stays, and `toprope undo` will clear it"));
+    }
+    (undone, draining)
+}
+
+/// Lets the guard go, and removes the record once the run has what it says in its log. A record that nobody took
+/// stays for the next start, which seals the dead run's log with it.
+async fn finish(journal: &Journal, entry: &Entry, guard: Option<Guard>, requests: &mut Requests) {
+    if let Some(guard) = guard {
+        guard.clean().await;
+    }
+    let logged = async {
+        while let Some(request) = requests.recv().await {
+            if matches!(request, ToInjector::Logged) {
+                return true;
+            }
+        }
+        false
+    };
+    if tokio::time::timeout(Duration::from_secs(5), logged).await == Ok(true)
+        && journal.read(entry.path()).is_ok_and(|r| r.undone().is_some())
+    {
+        let _ = journal.remove(entry.path());
+    }
+}
+
+async fn observe(injections: &mut [Box<dyn Injection>]) -> Effect {
+    let mut total = Effect { took: Some(true), ..Default::default() };
+    let parts = injections.len().max(1);
+    for injection in injections.iter_mut() {
+        match tokio::time::timeout(OBSERVE_LIMIT, injection.observe()).await {
+            Ok(Ok(effect)) => merge(&mut total, effect, parts),
+            Ok(Err(error)) => {
+                total.took = None;
+                total.note = Some(format!("the effect could not be measured: {error}"));
+            }
+            Err(_) => {
+                total.took = None;
+                total.note = Some(format!("the effect could not be measured within {OBSERVE_LIMIT:?}"));
+            }
+        }
+    }
+    total
+}
+
+/// The effect of several steps: it took if all took; the reached share is their mean.
+#[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
+fn merge(total: &mut Effect, part: Effect, parts: usize) {
+    total.took = match (total.took, part.took) {
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        (Some(true), Some(true)) => Some(true),
+        _ => None,
+    };
+    if let Some(reached) = part.reached {
+        *total.reached.get_or_insert(0.0) += reached / parts as f64;
+    }
+    total.measures.extend(part.measures);
+    if total.note.is_none() {
+        total.note = part.note;
+    }
+}
+
+/// A fault that happens at one instant: its effect is looked for until it is seen.
+async fn instant(injections: &mut [Box<dyn Injection>]) -> Effect {
+    let until = boottime() + INSTANT_LIMIT;
+    loop {
+        let effect = observe(injections).await;
+        if effect.took == Some(true) || boottime() > until {
+            return effect;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Holds the fault until its deadline, the run's word or end, a signal, or its own end; returns the last effect.
+async fn in_force(
+    planned: &Planned,
+    deadline: Duration,
+    changes: &[Change],
+    injections: &mut [Box<dyn Injection>],
+    requests: &mut Requests,
+    run: &ToRun,
+) -> Effect {
+    let started = deadline.saturating_sub(planned.params.duration);
+    let mut changes = changes.iter().peekable();
+    let mut next_look = boottime() + OBSERVE_EVERY;
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else {
+        return observe(injections).await;
+    };
+    loop {
+        let now = boottime();
+        if now >= deadline {
+            return observe(injections).await;
+        }
+        if let Some(change) = changes.next_if(|c| started + Duration::from_millis(c.after_ms) <= now) {
+            adjust(planned, change, injections, run).await;
+            continue;
+        }
+        if now >= next_look {
+            let effect = observe(injections).await;
+            run.send(FromInjector::Effect { effect, last: false }).await;
+            next_look = boottime() + OBSERVE_EVERY;
+            continue;
+        }
+        let change_at = changes.peek().map(|c| started + Duration::from_millis(c.after_ms));
+        let wake = [Some(deadline), Some(next_look), change_at].into_iter().flatten().min().unwrap_or(deadline);
+        let woken = {
+            let ended = select_all(injections.iter_mut().map(|i| i.ended()));
+            tokio::select! {
+                () = tokio::time::sleep(wake.saturating_sub(now)) => Woken::Time,
+                _ = terminated.recv() => Woken::Ended("the injector was told to stop".into()),
+                (why, ..) = ended => Woken::Ended(why),
+                request = requests.recv() => match request {
+                    None => Woken::Alone,
+                    Some(ToInjector::Release { .. }) => Woken::Released,
+                    Some(_) => Woken::Time,
+                },
+            }
+        };
+        match woken {
+            Woken::Time => {}
+            Woken::Alone => return Effect::default(), // Nobody wants to know any more, and the undo is urgent.
+            Woken::Released => return observe(injections).await,
+            Woken::Ended(why) => {
+                run.send(FromInjector::Ended(why)).await;
+                return observe(injections).await;
+            }
+        }
+    }
+}
+
+/// Why a fault in force is looked at.
+enum Woken {
+    /// Something is due.
+    Time,
+    /// The run says that it is over.
+    Released,
+    /// The run is gone.
+    Alone,
+    /// It ended by itself.
+    Ended(String),
+}
+
+async fn adjust(planned: &Planned, change: &Change, injections: &mut [Box<dyn Injection>], run: &ToRun) {
+    let params = Params { node: Node::from_json(&change.params), ..planned.params.clone() };
+    for injection in injections.iter_mut() {
+        if let Err(error) = injection.adjust(&params).await {
+            return run.send(FromInjector::AdjustFailed(error.into())).boxed().await;
+        }
+    }
+    let (parameter, value) = (change.parameter.clone(), change.value.clone());
+    run.send(FromInjector::Adjusted { parameter, value }).await;
+}

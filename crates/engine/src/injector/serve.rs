@@ -1,0 +1,272 @@
+//! The injector's side of the socket.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use toprope_model::Node;
+use toprope_model::kind::Need;
+use toprope_model::step::{Plan, Undone};
+use toprope_os::caps::{self, Capability};
+
+use super::hold;
+use super::message::{FromInjector, Limits, PlanRequest, ToInjector};
+use crate::fault::{Fault, FaultError, FaultTable, Params};
+use crate::guard::Guard;
+use crate::host::{Host, Person};
+use crate::journal::Journal;
+
+/// Sends messages to the run. A run that is gone is no error: its end is seen by the reader.
+#[derive(Debug, Clone)]
+pub(super) struct ToRun(Arc<tokio::sync::Mutex<OwnedWriteHalf>>);
+
+impl ToRun {
+    pub(super) async fn send(&self, message: FromInjector) {
+        let Ok(mut line) = serde_json::to_vec(&message) else { return };
+        line.push(b'\n');
+        // A stopped run does not read; the undo must not wait for it.
+        let mut stream = self.0.lock().await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), stream.write_all(&line)).await;
+    }
+}
+
+/// What the run asked for, as it comes in; its end is the end of the lease.
+pub(super) type Requests = mpsc::UnboundedReceiver<ToInjector>;
+
+/// Who waits for an answer from the run.
+type Pending = Arc<Mutex<Option<oneshot::Sender<Result<(), String>>>>>;
+
+/// The person at the run's terminal.
+#[derive(Debug)]
+struct AtTheRun {
+    run: ToRun,
+    answer: Pending,
+}
+
+impl Person for AtTheRun {
+    fn ask(&self, what: &str, deadline: Duration) -> BoxFuture<'_, Result<(), String>> {
+        let what = what.to_owned();
+        Box::pin(async move {
+            let (sender, receiver) = oneshot::channel();
+            if let Ok(mut answer) = self.answer.lock() {
+                *answer = Some(sender);
+            }
+            let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+            self.run.send(FromInjector::Ask { what, deadline_ms }).await;
+            match tokio::time::timeout(deadline, receiver).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err("the run is gone, and with it the terminal to ask at".into()),
+                Err(_) => Err(format!("nobody said that it was done within {deadline:?}")),
+            }
+        })
+    }
+}
+
+/// One planned fault.
+pub(super) struct Planned {
+    pub(super) fault: &'static dyn Fault,
+    pub(super) params: Params,
+    pub(super) host: Host,
+    pub(super) limits: Limits,
+    pub(super) journal: Journal,
+}
+
+impl Planned {
+    /// Resolves the fault anew and holds it against the limits. Refuses while something is still to be undone here.
+    pub(super) async fn plan(&self) -> Result<Plan, FaultError> {
+        self.journal.refuse_dirty()?;
+        let plan = self.fault.plan(&self.params, &self.host).await?;
+        within_limits(&plan, self.limits)?;
+        Ok(plan)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of processes")]
+fn within_limits(plan: &Plan, limits: Limits) -> Result<(), FaultError> {
+    let hit = plan.targets.len();
+    let too_many = |allowed: usize, said: String| {
+        let targets = plan.targets.join(", ");
+        Err(FaultError::new(format!(
+            "{hit} targets would be hit, and the blast radius allows {allowed} ({said}): {targets}"
+        ))
+        .help("select fewer, for instance with `pick: one`, or raise spec.blast-radius"))
+    };
+    if let Some(most) = limits.targets
+        && hit > most as usize
+    {
+        return too_many(most as usize, format!("processes: {most}"));
+    }
+    if let Some(percent) = limits.percent {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count, rounded down")]
+        let allowed = (plan.matched as f64 * percent / 100.0 + 1e-9).floor() as usize;
+        if hit > allowed {
+            return too_many(allowed, format!("{percent}% of {} that match, rounded down", plan.matched));
+        }
+    }
+    Ok(())
+}
+
+/// Serves one run over a socket until the run is gone and nothing is in force any more.
+///
+/// The first message says which fault it is; before any thread is started, all privileges but those that the fault
+/// names are given up for good. `executable` is this program: guards are started from it.
+///
+/// # Errors
+/// The socket cannot be used at all.
+pub fn serve(table: FaultTable, mut stream: StdStream, executable: PathBuf) -> std::io::Result<()> {
+    let Some(first) = first_message(&mut stream)? else { return Ok(()) };
+    drop_privileges(table, &first);
+    stream.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let served = runtime.block_on(async { serve_run(table, UnixStream::from_std(stream)?, first, executable).await });
+    runtime.shutdown_background();
+    served
+}
+
+/// Reads one message without a runtime; `None` when the run is gone before it says anything.
+fn first_message(stream: &mut StdStream) -> std::io::Result<Option<ToInjector>> {
+    const LONGEST: usize = 4 << 20;
+    let mut line = Vec::new();
+    let mut byte = [0u8];
+    while stream.read(&mut byte)? == 1 {
+        if byte[0] == b'\n' {
+            return Ok(Some(serde_json::from_slice(&line)?));
+        }
+        line.push(byte[0]);
+        if line.len() > LONGEST {
+            return Err(std::io::Error::other("the first message does not end"));
+        }
+    }
+    Ok(None)
+}
+
+/// Keeps only what the fault names. An unprivileged injector has nothing to give up.
+fn drop_privileges(table: FaultTable, first: &ToInjector) {
+    let kind = match first {
+        ToInjector::Plan(request) => Some(request.fault.clone()),
+        ToInjector::Undo { journal, record, .. } => Journal::at(journal).read(record).ok().map(|r| r.intent.fault),
+        _ => None,
+    };
+    let Some(fault) = kind.and_then(|kind| table.get(&kind)) else { return };
+    let needs = fault.spec().needs;
+    let kept: Vec<Capability> = needs.iter().flat_map(|need| capabilities(*need)).copied().collect();
+    let _ = caps::keep_only(&kept);
+    if !needs.contains(&Need::SetUser) {
+        // What runs a user's program leaves it to that program's own rights.
+        let _ = caps::no_new_privs();
+    }
+}
+
+/// The capabilities behind a need.
+fn capabilities(need: Need) -> &'static [Capability] {
+    match need {
+        Need::NetAdmin => &[Capability::NetAdmin, Capability::NetRaw],
+        Need::Bpf => &[Capability::Bpf, Capability::NetAdmin, Capability::SysAdmin],
+        Need::Kill => &[Capability::Kill],
+        Need::Ptrace => &[Capability::SysPtrace],
+        Need::DacOverride => &[Capability::DacOverride],
+        Need::SetUser => &[Capability::Setuid, Capability::Setgid],
+    }
+}
+
+async fn serve_run(
+    table: FaultTable,
+    stream: UnixStream,
+    first: ToInjector,
+    executable: PathBuf,
+) -> std::io::Result<()> {
+    let (reader, writer) = stream.into_split();
+    let run = ToRun(Arc::new(tokio::sync::Mutex::new(writer)));
+    let answer: Pending = Arc::default();
+    let person = Arc::new(AtTheRun { run: run.clone(), answer: answer.clone() });
+    let (sender, mut requests) = mpsc::unbounded_channel();
+    let _ = sender.send(first);
+    tokio::spawn(listen(reader, answer, sender));
+    let mut planned: Option<Planned> = None;
+    let mut guard: Option<Guard> = None;
+    while let Some(request) = requests.recv().await {
+        match request {
+            ToInjector::Plan(request) => {
+                planned = prepare(table, *request, person.clone());
+                let answer = match &planned {
+                    None => Err(FaultError::new("this Toprope does not know the fault")),
+                    Some(planned) => planned.plan().await,
+                };
+                let lasting = planned.as_ref().is_some_and(|p| p.fault.spec().lasting);
+                if answer.is_ok() && lasting && guard.is_none() {
+                    guard = Guard::start(&executable).ok();
+                }
+                run.send(match answer {
+                    Ok(plan) => FromInjector::Planned(Box::new(plan)),
+                    Err(error) => FromInjector::PlanFailed(error.into()),
+                })
+                .await;
+            }
+            ToInjector::Apply(request) => {
+                let Some(planned) = &planned else { continue };
+                hold::hold(planned, request, guard.take(), &mut requests, &run).await;
+                return Ok(());
+            }
+            ToInjector::Undo { journal, record, host } => {
+                let host = Host { person: Some(person.clone()), ..host };
+                let undone = undo(&Journal::at(journal), &record, table, &host).await;
+                run.send(FromInjector::Undone(undone)).await;
+                return Ok(());
+            }
+            ToInjector::Release { .. } | ToInjector::Logged | ToInjector::Answer(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Takes messages from the run until it is gone; then the requests end too, and with them the lease.
+async fn listen(reader: OwnedReadHalf, answer: Pending, requests: mpsc::UnboundedSender<ToInjector>) {
+    let waiting = || answer.lock().ok().and_then(|mut a| a.take());
+    let mut lines = BufReader::new(reader).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(ToInjector::Answer(said)) => {
+                if let Some(waiting) = waiting() {
+                    let _ = waiting.send(said);
+                }
+            }
+            Ok(request) => {
+                let _ = requests.send(request);
+            }
+            Err(_) => break, // Whoever talks nonsense is not our run.
+        }
+    }
+    // A question that is still open will not be answered.
+    waiting();
+}
+
+async fn undo(journal: &Journal, record: &std::path::Path, table: FaultTable, host: &Host) -> Undone {
+    let undone = match journal.read(record) {
+        Ok(read) => crate::undo::undo_record(journal, &read, table, host, "run").await,
+        Err(error) => Err(error),
+    };
+    undone.unwrap_or_else(|error| Undone {
+        clean: false,
+        by: "run".into(),
+        notes: vec![error.to_string()],
+        drained: None,
+    })
+}
+
+fn prepare(table: FaultTable, request: PlanRequest, person: Arc<AtTheRun>) -> Option<Planned> {
+    let fault = table.get(&request.fault)?;
+    let params = Params {
+        node: Node::from_json(&request.params),
+        seed: request.seed,
+        duration: Duration::from_millis(request.for_ms),
+    };
+    let host = Host { person: Some(person), ..request.host };
+    Some(Planned { fault, params, host, limits: request.limits, journal: Journal::at(request.journal) })
+}

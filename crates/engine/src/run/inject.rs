@@ -1,0 +1,283 @@
+//! One injection as the run sees it: plan, apply, follow, and find out how it ended even when its injector died.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use toprope_model::event::{Event, Level};
+use toprope_model::experiment::{FaultItem, Ramp};
+use toprope_model::search::{Quantity, value_for};
+use toprope_model::step::{Plan, Undone};
+
+use super::recorder::Recorder;
+use super::{RunError, Setup, StopSwitch, prepare};
+use crate::injector::{ApplyRequest, Change, FromInjector, Injector, Limits, PlanRequest, ToInjector};
+
+/// Starts an injector for a fault of the method and has it plan.
+pub(super) async fn plan_fault(setup: &Setup, seed: u64, index: usize) -> Result<(Plan, Injector), RunError> {
+    let faults = setup.experiment.faults();
+    let item = faults[index];
+    let named = |error| RunError::Plan { fault: item.name().to_owned(), index, error };
+    let mut injector = Injector::start(&setup.launch).map_err(named)?;
+    let radius = setup.experiment.spec.blast_radius.as_ref();
+    let request = PlanRequest {
+        fault: item.kind.clone(),
+        params: item.params.to_json(),
+        seed: prepare::injection_seed(seed, u32::try_from(index).unwrap_or(u32::MAX)),
+        for_ms: millis(item.common.for_.map(|d| d.0).unwrap_or_default()),
+        host: prepare::host(setup),
+        limits: Limits {
+            targets: radius.and_then(|r| r.processes),
+            percent: radius.and_then(|r| r.percent).map(|p| p.0),
+        },
+        journal: setup.journal.directory().to_owned(),
+    };
+    let plan = injector.plan(request).await.map_err(named)?;
+    Ok((plan, injector))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What an injection needs.
+pub(super) struct Injection<'a> {
+    pub(super) setup: &'a Setup,
+    pub(super) recorder: &'a Arc<Recorder>,
+    pub(super) stop: &'a StopSwitch,
+    /// Resolves when faults shall end before their time, in order.
+    pub(super) early: tokio::sync::watch::Receiver<bool>,
+    pub(super) run: &'a str,
+    pub(super) number: u32,
+    pub(super) fault: usize,
+}
+
+/// How an injection went.
+pub(super) struct Ended {
+    /// Whether everything is undone.
+    pub(super) clean: bool,
+    /// Whether it was in force at all.
+    pub(super) applied: bool,
+    /// Carries connections in flight on until they end.
+    pub(super) draining: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Injection<'_> {
+    /// Applies a planned fault and follows it to its end.
+    pub(super) async fn follow(mut self, plan: Plan, mut injector: Injector) -> Ended {
+        let item = self.setup.experiment.faults()[self.fault].clone();
+        let (injection, fault) = (self.number, u32::try_from(self.fault).unwrap_or(u32::MAX));
+        let request = ApplyRequest {
+            run: self.run.to_owned(),
+            injection,
+            user: self.setup.user.clone(),
+            drain_ms: millis(item.common.drain.0),
+            changes: self.changes(&item),
+        };
+        let mut plan = plan;
+        let mut announced = false;
+        let mut applied = false;
+        injector.send(&ToInjector::Apply(request)).await;
+        let mut released = false;
+        loop {
+            let message = tokio::select! {
+                message = injector.next() => message,
+                stop = self.stop.wait(), if !released => {
+                    released = true;
+                    injector.send(&ToInjector::Release { why: stop.why }).await;
+                    continue;
+                }
+                () = said_early(&mut self.early), if !released => {
+                    released = true;
+                    injector.send(&ToInjector::Release { why: "all samples were taken".into() }).await;
+                    continue;
+                }
+            };
+            let Some(message) = message else {
+                return self.injector_died(injector, applied, announced, &plan).await;
+            };
+            match message {
+                FromInjector::Planned(fresh) => {
+                    plan = *fresh;
+                    announced = true;
+                    self.recorder.record(Event::Injecting { injection, fault, plan: Box::new(plan.clone()) });
+                }
+                FromInjector::PlanFailed(failure) => {
+                    self.recorder.record(Event::InjectFailed { injection, fault, error: failure.to_string() });
+                    return Ended { clean: true, applied: false, draining: None };
+                }
+                FromInjector::Applied => {
+                    applied = true;
+                    self.recorder.record(Event::Injected { injection, path: plan.path.clone() });
+                    self.recorder.entered_force();
+                }
+                FromInjector::ApplyFailed { failure, undone } => {
+                    let clean = undone.clean;
+                    self.recorder.record(Event::InjectFailed { injection, fault, error: failure.to_string() });
+                    if !clean || !undone.notes.is_empty() {
+                        self.recorder.record(Event::Undone { injection, undone });
+                    }
+                    injector.send(&ToInjector::Logged).await;
+                    injector.reaped().await;
+                    return Ended { clean, applied: false, draining: None };
+                }
+                FromInjector::Effect { effect, last } => {
+                    self.recorder.record(Event::Effect { injection, effect, last });
+                }
+                FromInjector::Adjusted { parameter, value } => {
+                    self.recorder.record(Event::Adjusted { injection, parameter, value });
+                }
+                FromInjector::AdjustFailed(failure) => {
+                    self.recorder.note(Level::Error, format!("a parameter could not be changed: {failure}"));
+                    self.stop.pull("error", format!("the ramp of {} failed: {failure}", item.name()));
+                }
+                FromInjector::Ended(why) => self.recorder.record(Event::Ended { injection, why }),
+                FromInjector::Undoing => self.recorder.record(Event::Undoing { injection }),
+                FromInjector::Undone(undone) => {
+                    let clean = undone.clean;
+                    self.recorder.record(Event::Undone { injection, undone });
+                    self.recorder.left_force();
+                    injector.send(&ToInjector::Logged).await;
+                    let recorder = self.recorder.clone();
+                    let draining = tokio::spawn(drained(recorder, injector, item.name().to_owned()));
+                    return Ended { clean, applied, draining: Some(draining) };
+                }
+                FromInjector::Ask { what, deadline_ms } => {
+                    let deadline = Duration::from_millis(deadline_ms);
+                    let answer = match &self.setup.person {
+                        Some(person) => tokio::select! {
+                            answer = person.ask(&what, deadline) => answer,
+                            stop = self.stop.wait(), if !released => Err(format!("the run was stopped: {}", stop.why)),
+                        },
+                        None => Err("nobody is here to do it".into()),
+                    };
+                    injector.send(&ToInjector::Answer(answer)).await;
+                }
+                FromInjector::Drained(..) => {}
+            }
+        }
+    }
+
+    /// The injector is gone without a word: the kernel undoes what it owns, and the rest is undone from the journal,
+    /// by the guard or by a fresh injector, whoever is first.
+    async fn injector_died(self, injector: Injector, applied: bool, announced: bool, plan: &Plan) -> Ended {
+        let injection = self.number;
+        let fault = u32::try_from(self.fault).unwrap_or(u32::MAX);
+        injector.reaped().await;
+        if !announced {
+            let error = "the injector died before it did anything".to_owned();
+            self.recorder.record(Event::InjectFailed { injection, fault, error });
+            return Ended { clean: true, applied: false, draining: None };
+        }
+        let why = "the injector was killed".to_owned();
+        self.recorder.record(Event::Ended { injection, why });
+        self.recorder.record(Event::Undoing { injection });
+        let undone = self.undo_from_journal(plan).await;
+        let clean = undone.clean;
+        self.recorder.record(Event::Undone { injection, undone });
+        if applied {
+            self.recorder.left_force();
+        }
+        Ended { clean, applied, draining: None }
+    }
+
+    async fn undo_from_journal(&self, plan: &Plan) -> Undone {
+        let journal = &self.setup.journal;
+        let record = journal.directory().join(format!("{}-{}.jsonl", self.run, self.number));
+        let failed = |why: String| Undone { clean: false, by: "run".into(), notes: vec![why], drained: None };
+        if matches!(record.try_exists(), Ok(false)) {
+            let notes = vec![format!("nothing was applied of: {}", plan.path)];
+            return Undone { clean: true, by: "run".into(), notes, drained: None };
+        }
+        let mut fresh = match Injector::start(&self.setup.launch) {
+            Ok(fresh) => fresh,
+            Err(error) => return failed(error.to_string()),
+        };
+        let host = prepare::host(self.setup);
+        fresh.send(&ToInjector::Undo { journal: journal.directory().to_owned(), record: record.clone(), host }).await;
+        let undone = loop {
+            match fresh.next().await {
+                Some(FromInjector::Undone(undone)) => break undone,
+                Some(FromInjector::Ask { what, deadline_ms }) => {
+                    let answer = match &self.setup.person {
+                        Some(person) => person.ask(&what, Duration::from_millis(deadline_ms)).await,
+                        None => Err("nobody is here to do it".into()),
+                    };
+                    fresh.send(&ToInjector::Answer(answer)).await;
+                }
+                Some(_) => {}
+                None => break failed("the injector that should undo it died too; run `toprope undo`".into()),
+            }
+        };
+        if undone.clean {
+            let _ = journal.remove(&record);
+        }
+        undone
+    }
+
+    /// The ramp as parameters at times.
+    fn changes(&self, item: &FaultItem) -> Vec<Change> {
+        let Some(ramp) = &item.common.ramp else { return vec![] };
+        let Some(fault) = self.setup.tables.fault(&item.kind) else { return vec![] };
+        let fields = (fault.spec.fields)();
+        let values = ramp_values(ramp);
+        let change = |(after_ms, value): (u64, String)| {
+            let mut params = item.params.clone();
+            params.set(&ramp.parameter, value_for(&fields, &ramp.parameter, &value));
+            Change { after_ms, parameter: ramp.parameter.clone(), value, params: params.to_json() }
+        };
+        values.into_iter().map(change).collect()
+    }
+}
+
+/// Resolves when faults shall end before their time.
+pub(super) async fn said_early(early: &mut tokio::sync::watch::Receiver<bool>) {
+    if early.wait_for(|early| *early).await.is_err() {
+        std::future::pending().await // Whoever could say it is gone: the faults end in their time.
+    }
+}
+
+/// The values of a ramp and when they hold, in milliseconds after the fault is in force. The first holds at once.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few steps")]
+fn ramp_values(ramp: &Ramp) -> Vec<(u64, String)> {
+    let (Some(from), Some(to)) = (Quantity::read(&ramp.from), Quantity::read(&ramp.to)) else {
+        return vec![(0, ramp.from.clone()), (millis(ramp.over.0), ramp.to.clone())];
+    };
+    let steps = ramp.steps.max(1);
+    let value = |step: u32| {
+        let share = f64::from(step) / f64::from(steps);
+        let value = from.with(from.number + (to.number - from.number) * share);
+        ((millis(ramp.over.0) as f64 * share) as u64, value.to_string())
+    };
+    (0..=steps).map(value).collect()
+}
+
+/// Waits until connections in flight have ended, and notes how.
+async fn drained(recorder: Arc<Recorder>, mut injector: Injector, name: String) {
+    while let Some(message) = injector.next().await {
+        if let FromInjector::Drained(own, cut) = message
+            && own + cut > 0
+        {
+            let text =
+                format!("{name}: {own} connections in flight ended by themselves, {cut} were cut after the drain");
+            recorder.note(if cut > 0 { Level::Warning } else { Level::Info }, text);
+        }
+    }
+    injector.reaped().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toprope_model::{FromNode, Node, Problems};
+
+    #[test]
+    fn a_ramp_begins_at_its_first_value_and_ends_at_its_last() {
+        let node = Node::from_json(&serde_json::json!(
+            {"parameter": "delay", "from": "100ms", "to": "500ms", "over": "10s", "steps": 4}
+        ));
+        let ramp = Ramp::from_node(&node, &mut Problems::default()).unwrap();
+        let values = ramp_values(&ramp);
+        let expected = [(0, "100ms"), (2500, "200ms"), (5000, "300ms"), (7500, "400ms"), (10_000, "500ms")];
+        assert_eq!(values, expected.map(|(at, v)| (at, v.to_owned())).to_vec());
+    }
+}

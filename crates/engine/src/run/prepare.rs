@@ -1,0 +1,112 @@
+//! Before a run: its id, its directory, what earlier runs left behind.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use toprope_model::event::Event;
+use toprope_os::process::ProcessId;
+
+use super::{RunError, Setup};
+use crate::host::{Host, ServiceFacts};
+use crate::journal::Standing;
+use crate::log::{FILE, LogWriter};
+use crate::state::State;
+
+/// The name of the generator that seeds go into, as reports print it.
+pub(super) const GENERATOR: &str = "ChaCha8";
+
+/// While a run is alive, a file of this name in its directory holds its process.
+pub const RUNNING: &str = "running";
+
+/// A new run's id: its time, and something that no other run of this second has.
+pub fn new_run_id() -> String {
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    let random: u16 = rand::rng().random();
+    format!("{}-{random:04x}", now.strftime("%Y%m%d-%H%M%S"))
+}
+
+/// The seed of a run: as asked for, as the manifest says, or drawn. Below 2^53, so that it survives JSON everywhere.
+pub(super) fn seed(setup: &Setup) -> u64 {
+    setup.seed.or(setup.experiment.spec.seed).unwrap_or_else(|| rand::rng().random::<u64>() >> 11)
+}
+
+/// The seed of one injection, from the run's.
+pub(super) fn injection_seed(seed: u64, number: u32) -> u64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(u64::from(number) + 1);
+    rng.random()
+}
+
+/// The host as faults see it.
+pub(super) fn host(setup: &Setup) -> Host {
+    let services = setup.topology.iter().flat_map(|t| &t.spec.services);
+    let services = services.map(|(name, service)| ServiceFacts {
+        name: name.clone(),
+        process: service.process.clone(),
+        command_line: service.command_line.as_ref().map(ToString::to_string),
+        unit: service.unit.clone(),
+        address: service.address.as_ref().map(ToString::to_string),
+    });
+    Host {
+        services: services.collect(),
+        own: vec![i32::try_from(std::process::id()).unwrap_or_default()],
+        invoking_user: setup.invoking_user,
+        directory: setup.directory.clone(),
+        person: None,
+    }
+}
+
+/// Makes a run's directory and marks it as running.
+pub(super) fn begin(state: &State, run: &str) -> Result<LogWriter, RunError> {
+    let directory = state.run(run);
+    let unusable = |error| crate::state::StateError::Unusable { path: directory.clone(), error };
+    std::fs::create_dir(&directory).map_err(unusable)?;
+    let id = ProcessId::current().ok().and_then(|id| serde_json::to_string(&id).ok()).unwrap_or_default();
+    let marked = File::create(directory.join(RUNNING)).and_then(|mut f| f.write_all(id.as_bytes()));
+    marked.map_err(unusable)?;
+    Ok(LogWriter::create(&directory)?)
+}
+
+/// Seals the logs of runs that were killed: their logs get an end that says what became of what was in force.
+/// Returns the runs that were sealed.
+pub fn seal_dead_runs(state: &State) -> Vec<String> {
+    let mut sealed = Vec::new();
+    for run in state.run_ids() {
+        let directory = state.run(&run);
+        let Ok(owner) = std::fs::read_to_string(directory.join(RUNNING)) else { continue };
+        let alive = serde_json::from_str::<ProcessId>(&owner).is_ok_and(|id| id.is_alive());
+        if !alive && seal(state, &run, &directory).is_some() {
+            sealed.push(run);
+        }
+    }
+    sealed
+}
+
+fn seal(state: &State, run: &str, directory: &Path) -> Option<()> {
+    let log = crate::log::read(&directory.join(FILE)).ok()?;
+    let mut notes = vec!["the run was killed before its end".to_owned()];
+    let records = state.journal().records().unwrap_or_default();
+    for record in records.iter().filter(|r| r.intent.run == run) {
+        let fault = &record.intent.fault;
+        match (record.standing(), record.undone()) {
+            (_, Some(undone)) => {
+                notes.push(format!("{fault} was undone by the {}", undone.by));
+                notes.extend(undone.notes.iter().cloned());
+                let _ = state.journal().remove(&record.path);
+            }
+            (Standing::InForce, _) => notes.push(format!("{fault} is still being undone by its injector")),
+            _ => notes.push(format!("{fault} was not undone yet: run `toprope undo {run}`")),
+        }
+    }
+    if !log.is_closed() {
+        let at = log.records.last().map_or(0, |r| r.at);
+        let wall = jiff::Timestamp::now().to_string();
+        let mut writer = LogWriter::reopen(directory).ok()?;
+        writer.append(at, Event::Sealed { wall, notes }).ok()?;
+        writer.finish().ok()?;
+    }
+    std::fs::remove_file(directory.join(RUNNING)).ok()
+}
