@@ -296,6 +296,9 @@ pub struct DemoArgs {
     /// Run only the experiments whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
+    /// It runs in a network of its own already
+    #[arg(long, hide = true)]
+    pub inside: bool,
 }
 
 #[derive(Debug, clap::Args)]

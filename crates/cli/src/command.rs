@@ -1,6 +1,9 @@
 //! One file for each command.
 
 mod completions;
+mod demo;
+mod exec;
+mod init;
 mod inject;
 mod kinds;
 mod plan;
@@ -19,7 +22,8 @@ use crate::invocation::Failure;
 /// Does what the command line says; returns the exit code.
 pub fn dispatch(command: Command) -> Result<u8, Failure> {
     match command {
-        Command::Init(_) | Command::Exec(_) | Command::Demo(_) | Command::Shop(_) => Err(Failure::new("not yet")),
+        Command::Exec(args) => exec::exec(&args),
+        Command::Init(args) => init::init(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Run(args) => run::run(&args),
@@ -32,6 +36,8 @@ pub fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Residue(args) => residue::residue(&args),
         Command::Faults(args) => kinds::faults(&args),
         Command::Probes(args) => kinds::probes(&args),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Shop(args) => demo::shop(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Completions { shell } => completions::completions(shell),
         Command::Man => completions::man(),

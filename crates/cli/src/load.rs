@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value as Json;
 use toprope_model::node::Entry;
 use toprope_model::topology::Topology;
 use toprope_model::{Experiment, Node, Problems, Sources, Tables, Value};
@@ -36,43 +37,37 @@ pub struct Loaded {
 pub fn experiment(file: &Path, set: &[String], tables: &Tables) -> Result<Loaded, Failure> {
     let mut sources = Sources::default();
     match read(file, set, &mut sources) {
-        Ok(node) => from_node(node, file, sources, tables),
+        Ok(node) => with_topology(&node, file, sources, tables),
         Err(Unread::Failure(failure)) => Err(failure),
         Err(Unread::Problems(problems)) => Err(Failure::manifest(sources, problems)),
     }
 }
 
-/// Makes an experiment from a manifest without a file.
-pub fn from_json(json: &serde_json::Value, tables: &Tables) -> Result<Loaded, Failure> {
+/// Makes an experiment from a manifest without a file; `topology` is the one that it names.
+pub fn from_json(json: &Json, topology: Option<&Json>, tables: &Tables) -> Result<Loaded, Failure> {
     let mut sources = Sources::default();
     let yaml = Node::from_json(json).to_yaml();
-    match toprope_model::parse(&mut sources, "(command line)", &yaml) {
-        Ok(node) => from_node(node, Path::new("."), sources, tables),
-        Err(problems) => Err(Failure::manifest(sources, problems)),
+    let read = toprope_model::parse(&mut sources, "(manifest)", &yaml).and_then(|node| Experiment::read(&node, tables));
+    match (read, topology.map(|json| Topology::read(&Node::from_json(json))).transpose()) {
+        (Ok(experiment), Ok(topology)) => Ok(Loaded { experiment, topology, sources }),
+        (Err(problems), _) | (_, Err(problems)) => Err(Failure::manifest(sources, problems)),
     }
 }
 
-fn from_node(node: Node, file: &Path, mut sources: Sources, tables: &Tables) -> Result<Loaded, Failure> {
-    let experiment = match Experiment::read(&node, tables) {
+/// Reads the topology that an experiment names, from beside the experiment's file.
+fn with_topology(node: &Node, file: &Path, mut sources: Sources, tables: &Tables) -> Result<Loaded, Failure> {
+    let experiment = match Experiment::read(node, tables) {
         Ok(experiment) => experiment,
         Err(problems) => return Err(Failure::manifest(sources, problems)),
     };
-    let topology = match &experiment.spec.topology {
-        None => None,
-        Some(path) => {
-            let path = file.parent().unwrap_or(Path::new("")).join(path);
-            let node = match read(&path, &[], &mut sources) {
-                Ok(node) => node,
-                Err(Unread::Failure(failure)) => return Err(failure),
-                Err(Unread::Problems(problems)) => return Err(Failure::manifest(sources, problems)),
-            };
-            match Topology::read(&node) {
-                Ok(topology) => Some(topology),
-                Err(problems) => return Err(Failure::manifest(sources, problems)),
-            }
-        }
-    };
-    Ok(Loaded { experiment, topology, sources })
+    let Some(path) = &experiment.spec.topology else { return Ok(Loaded { experiment, topology: None, sources }) };
+    let path = file.parent().unwrap_or(Path::new("")).join(path);
+    let read = read(&path, &[], &mut sources).and_then(|node| Topology::read(&node).map_err(Unread::Problems));
+    match read {
+        Ok(topology) => Ok(Loaded { experiment, topology: Some(topology), sources }),
+        Err(Unread::Failure(failure)) => Err(failure),
+        Err(Unread::Problems(problems)) => Err(Failure::manifest(sources, problems)),
+    }
 }
 
 /// Reads a topology from a file.

@@ -1,11 +1,10 @@
 //! The processes that this binary is also: injector and guard.
 
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tokio::net::UnixStream;
 use toprope_faults::FAULTS;
 
 /// This program's own file, also after it was replaced on disk.
@@ -15,31 +14,32 @@ pub fn executable() -> PathBuf {
 
 /// Holds one fault for a run; see [`toprope_engine::injector`].
 pub fn injector() -> ExitCode {
-    serve(|stream| Box::pin(toprope_engine::injector::serve(FAULTS, stream, executable())))
+    serve(|stream| toprope_engine::injector::serve(FAULTS, stream, executable()))
 }
 
 /// Undoes a fault whose injector cannot; see [`toprope_engine::guard`].
 pub fn guard() -> ExitCode {
-    serve(|stream| Box::pin(toprope_engine::guard::serve(FAULTS, stream)))
+    serve(|stream| toprope_engine::guard::serve(FAULTS, stream))
 }
 
-type Service = std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>;
+/// Starts injectors for a run that gave up its privileges; see [`toprope_engine::injector::Launch`].
+pub fn launcher() -> ExitCode {
+    serve(|stream| toprope_engine::injector::serve_launcher(stream, &executable()))
+}
 
-fn serve(service: impl FnOnce(UnixStream) -> Service) -> ExitCode {
+/// Carries connections from another network to this one's loopback; see [`crate::reach`].
+pub fn reach() -> ExitCode {
+    serve(crate::reach::serve)
+}
+
+fn serve(service: impl FnOnce(UnixStream) -> std::io::Result<()>) -> ExitCode {
     // A session of its own: neither Ctrl-C nor the death of the run's process group reaches it.
     let _ = rustix::process::setsid();
-    let served = (|| {
-        let stream = StdStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-        if stream.local_addr().is_err() {
-            return Err(std::io::Error::other("standard input is not the socket of a run"));
-        }
-        stream.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let served = runtime.block_on(async { service(UnixStream::from_std(stream)?).await });
-        runtime.shutdown_background();
-        served
-    })();
-    match served {
+    let stream = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from).and_then(|stream| {
+        stream.local_addr().map_err(|_| std::io::Error::other("standard input is not the socket of a run"))?;
+        Ok(stream)
+    });
+    match stream.and_then(service) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("toprope: this command is started by a run, not by hand: {error}");

@@ -7,12 +7,24 @@ use futures::future::BoxFuture;
 use toprope_model::event::Phase;
 use toprope_model::{KindSpec, Node};
 
+use crate::host::ServiceFacts;
+
+mod alert;
 mod blame;
+mod command;
 mod dns;
 mod expect;
+mod file;
 mod http;
+mod instrument;
+mod kept;
+mod log;
 mod params;
+mod process;
+mod prometheus;
+mod redis;
 mod secret;
+mod sql;
 mod tcp;
 mod template;
 mod tls;
@@ -46,6 +58,8 @@ pub struct Context {
     pub directory: std::path::PathBuf,
     /// The user whom commands run as, where that is not the one this process runs as.
     pub invoking_user: Option<u32>,
+    /// The services of the experiment's topology, for processes that are named by service.
+    pub services: Vec<ServiceFacts>,
 }
 
 /// A probe, asked again and again. Samples of one probe may overlap when they are slow.
@@ -110,6 +124,9 @@ pub struct Answer {
     pub value: Option<f64>,
     /// The write that was acknowledged, by the name under which it can be found again.
     pub wrote: Option<String>,
+    /// Whether nothing came back: who was asked could not be reached, or broke off. Bad, and yet no word about what was
+    /// asked for.
+    pub unanswered: bool,
     /// The probe itself failed (its program could not be started): no evidence about the system.
     pub broken: bool,
     /// Whether this counts as a sample at all: an alert that may still fire has nothing to say yet.
@@ -146,4 +163,14 @@ impl ProbeError {
 }
 
 /// Every kind of probe.
-pub static PROBES: &[&dyn ProbeKind] = &[&http::Kind, &tcp::Kind, &dns::Kind];
+pub static PROBES: &[&dyn ProbeKind] = &[
+    &http::Kind,
+    &tcp::Kind,
+    &dns::Kind,
+    &command::Kind,
+    &prometheus::Kind,
+    &alert::Kind,
+    &process::Kind,
+    &file::Kind,
+    &log::Kind,
+];

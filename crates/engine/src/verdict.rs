@@ -41,7 +41,7 @@ use toprope_model::experiment::Experiment;
 use toprope_model::verdict::Judgement;
 
 mod anatomy;
-mod evidence;
+pub(crate) mod evidence;
 mod next;
 mod probe;
 mod run;
@@ -66,7 +66,8 @@ pub fn judge(experiment: &Experiment, records: &[Record]) -> Judgement {
     fold.judge()
 }
 
-/// Judges one trial of a search: `records` are those between its `TrialStarted` and its `TrialEnded`.
+/// Judges one trial of a search: `records` are those from its `TrialStarted` to before its `TrialEnded`. Samples that
+/// were asked before the first of them are of the trial before it, and do not count.
 ///
 /// The steady state was seen before the first trial; samples that the trial has from before its injection must be good
 /// all the same.

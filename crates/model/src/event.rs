@@ -124,6 +124,9 @@ pub struct RunStarted {
     pub again: Option<String>,
     /// The manifest with includes and values resolved; secrets are references.
     pub manifest: serde_json::Value,
+    /// The topology that the manifest names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<serde_json::Value>,
     /// The probes, in the order in which samples number them.
     pub probes: Vec<ProbeInfo>,
     /// The faults of the method, in order.

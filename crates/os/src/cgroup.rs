@@ -62,6 +62,8 @@ pub(crate) struct Mount {
     pub(crate) point: PathBuf,
     /// The file system's type.
     pub(crate) kind: String,
+    /// The file system's own options: the controllers, for a v1 hierarchy.
+    pub(crate) options: Vec<String>,
 }
 
 pub(crate) fn mounts() -> Result<Vec<Mount>> {
@@ -79,6 +81,7 @@ fn mount(line: &str) -> Option<Mount> {
         root: unescape(mount.next()?),
         point: unescape(mount.next()?).into(),
         kind: filesystem.next()?.to_owned(),
+        options: filesystem.nth(1)?.split(',').map(str::to_owned).collect(),
     })
 }
 
@@ -99,6 +102,7 @@ mod tests {
         let m = mount(line).expect("parses");
         assert_eq!((m.root.as_str(), m.kind.as_str()), ("/", "cgroup"));
         assert_eq!(m.point, Path::new("/sys/fs/cgroup/a b"));
+        assert_eq!(m.options, ["rw", "memory"]);
         assert!(mount("41 24").is_none());
     }
 

@@ -7,15 +7,20 @@
 //! Nothing here knows of experiments, faults or runs.
 
 pub mod address;
+pub mod bpf;
 pub mod caps;
 pub mod cgroup;
+pub mod cpu;
+pub mod disk;
 mod error;
 pub mod fdpass;
+pub mod memory;
 pub mod namespace;
 mod netlink;
 pub mod nft;
 pub mod privilege;
 pub mod process;
+pub mod ptrace;
 mod readiness;
 pub mod sockets;
 pub mod spawn;

@@ -16,7 +16,7 @@ pub fn inject(args: &InjectArgs) -> Result<u8, Failure> {
         show::text(&Node::from_json(&manifest).to_yaml());
         return Ok(0);
     }
-    let loaded = load::from_json(&manifest, &tables())?;
+    let loaded = load::from_json(&manifest, None, &tables())?;
     let mut setup = setup(&loaded, "inject")?;
     setup.seed = args.seed;
     let exit = execute(&loaded, setup, &args.output)?;

@@ -1,14 +1,16 @@
 //! `toprope run`
 
+use toprope_engine::injector::Launch;
 use toprope_engine::run::{Setup, StopSwitch};
 use toprope_faults::FAULTS;
 use toprope_model::event::Event;
+use toprope_os::user::Identity;
 
 use super::plan::at_its_place;
 use crate::args::RunArgs;
-use crate::invocation::{Failure, directory, invoking_user, runtime, state, tables, user};
+use crate::invocation::{Failure, directory, launch, runtime, state, tables, user};
 use crate::load::{self, Loaded};
-use crate::{process, show};
+use crate::show;
 
 /// Runs an experiment to its verdict.
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
@@ -37,17 +39,23 @@ pub fn execute(loaded: &Loaded, setup: Setup, output: &crate::args::OutputArgs) 
 
 /// What the engine needs for an experiment that was loaded.
 pub fn setup(loaded: &Loaded, command: &'static str) -> Result<Setup, Failure> {
+    let (launch, journal) = launch()?;
     Ok(Setup {
         experiment: loaded.experiment.clone(),
         topology: loaded.topology.clone(),
         tables: tables(),
         faults: FAULTS,
         state: state()?,
-        executable: process::executable(),
+        journal,
+        launch: launch.clone(),
         command,
         directory: directory(),
         user: user(),
-        invoking_user: invoking_user(),
+        // Injectors are root's then, and what the manifest has them run is not.
+        invoking_user: match launch {
+            Launch::Direct(_) => None,
+            Launch::Launcher(_) => Identity::current().ok().map(|i| i.uid),
+        },
         again: None,
         seed: None,
         person: None,
@@ -62,7 +70,7 @@ fn again(text: &str) -> Result<(Loaded, Option<(String, u64)>), Failure> {
     let Some(Event::RunStarted(started)) = log.records.first().map(|r| &r.event) else {
         return Err(Failure::new(format!("the log of run {run} does not begin with its manifest")));
     };
-    Ok((load::from_json(&started.manifest, &tables())?, Some((run, started.seed))))
+    Ok((load::from_json(&started.manifest, started.topology.as_ref(), &tables())?, Some((run, started.seed))))
 }
 
 /// The same experiment with a search.
@@ -72,9 +80,8 @@ fn with_search(loaded: &Loaded, text: &str) -> Result<Loaded, Failure> {
     };
     let mut json = loaded.experiment.node.to_json();
     json["spec"]["search"] = serde_json::json!({ parameter: range });
-    let mut changed = load::from_json(&json, &tables())?;
-    changed.topology.clone_from(&loaded.topology);
-    Ok(changed)
+    let topology = loaded.topology.as_ref().map(|t| t.node.to_json());
+    load::from_json(&json, topology.as_ref(), &tables())
 }
 
 #[cfg(test)]
@@ -88,7 +95,7 @@ mod tests {
         let text = include_str!("../../../../examples/first.yaml");
         let mut sources = Sources::default();
         let node = toprope_model::parse(&mut sources, "first.yaml", text).unwrap();
-        let again = load::from_json(&node.to_json(), &tables()).unwrap();
+        let again = load::from_json(&node.to_json(), None, &tables()).unwrap();
         assert_eq!(again.experiment.node.to_json(), Node::to_json(&node));
     }
 }

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 use toprope_engine::state::State;
-use toprope_model::Experiment;
 use toprope_model::event::{Event, Record};
 
 use crate::args::RunsArgs;
@@ -62,14 +61,4 @@ fn summary(records: &[Record]) -> (String, String, f64) {
     });
     let seconds = records.last().map_or(0.0, |r| std::time::Duration::from_nanos(r.at).as_secs_f64());
     (name, outcome.unwrap_or_else(|| "running".into()), seconds)
-}
-
-/// The experiment of a recorded run.
-pub fn experiment_of(records: &[Record]) -> Result<Experiment, Failure> {
-    match records.first().map(|r| &r.event) {
-        Some(Event::RunStarted(started)) => {
-            Ok(crate::load::from_json(&started.manifest, &crate::invocation::tables())?.experiment)
-        }
-        _ => Err(Failure::new("the log does not begin with its manifest")),
-    }
 }

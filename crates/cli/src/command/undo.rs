@@ -10,7 +10,7 @@ use toprope_faults::FAULTS;
 use toprope_os::process::Pidfd;
 
 use crate::args::UndoArgs;
-use crate::invocation::{Failure, directory, invoking_user, runtime, state};
+use crate::invocation::{Failure, directory, runtime, state};
 use crate::{show, view};
 
 /// Undoes what nobody holds any more; with `--force`, or when a run is named, also what is in force.
@@ -73,7 +73,7 @@ fn clean(journal: &Journal, record: &Record, runtime: &tokio::runtime::Runtime, 
     let host = Host {
         services: vec![],
         own: vec![],
-        invoking_user: invoking_user(),
+        invoking_user: std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()),
         directory: directory(),
         person: view::person(),
     };

@@ -42,7 +42,7 @@ pub(super) async fn hold(
         Err(error) => return run.send(failed(error)).await,
     };
     run.send(FromInjector::Planned(Box::new(plan.clone()))).await;
-    let journal = Journal::at(&request.journal);
+    let journal = &planned.journal;
     let deadline = boottime() + planned.params.duration;
     let mut entry = match intent(planned, &plan, &request, deadline).and_then(|intent| Ok(journal.begin(&intent)?)) {
         Ok(entry) => entry,
@@ -50,7 +50,7 @@ pub(super) async fn hold(
     };
     if planned.fault.spec().lasting {
         let armed = match &mut guard {
-            Some(guard) => guard.arm(&journal, entry.path(), &planned.host, deadline).await,
+            Some(guard) => guard.arm(journal, entry.path(), &planned.host, deadline).await,
             None => Err(std::io::Error::other("it could not be started")),
         };
         if let Err(error) = armed {
@@ -66,7 +66,7 @@ pub(super) async fn hold(
         Err(error) => {
             let (undone, _) = release(planned, &plan, injections, &mut entry, Duration::ZERO).await;
             run.send(FromInjector::ApplyFailed { failure: error.into(), undone }).await;
-            finish(&journal, &entry, guard, requests).await;
+            finish(journal, &entry, guard, requests).await;
             return;
         }
     }
@@ -82,7 +82,7 @@ pub(super) async fn hold(
     let drain = Duration::from_millis(request.drain_ms);
     let (undone, draining) = release(planned, &plan, injections, &mut entry, drain).await;
     run.send(FromInjector::Undone(undone)).await;
-    finish(&journal, &entry, guard, requests).await;
+    finish(journal, &entry, guard, requests).await;
     if !draining.is_empty() {
         let ended = futures::future::join_all(draining).await;
         let (own, cut) = ended.iter().fold((0, 0), |sum, e| (sum.0 + e.0, sum.1 + e.1));

@@ -89,16 +89,19 @@ impl Expect {
 
     /// Judges a number that the probe itself has read.
     pub(super) fn judge_number(&self, what: &str, number: f64) -> Option<String> {
-        self.refuses(what, &number.to_string())
+        self.refused(what, &number.to_string(), |c| c.holds(number))
     }
 
-    /// Why a text is not what was expected.
     fn refuses(&self, what: &str, text: &str) -> Option<String> {
-        let holds = |c: &Comparison| c.holds_text(text);
+        self.refused(what, text, |c| c.holds_text(text))
+    }
+
+    /// Why something is not what was expected.
+    fn refused(&self, what: &str, text: &str, holds: impl Fn(&Comparison) -> bool) -> Option<String> {
         if let Some(value) = self.value.as_ref().filter(|value| !holds(value)) {
             return Some(format!("{what} is {}, not {value}", shown(text)));
         }
-        if !self.in_.is_empty() && !self.in_.iter().any(holds) {
+        if !self.in_.is_empty() && !self.in_.iter().any(&holds) {
             return Some(format!("{what} is {}, not one of {}", shown(text), list(&self.in_)));
         }
         let pattern = self.matches.as_ref().filter(|pattern| !pattern.0.is_match(text))?;

@@ -246,7 +246,7 @@ impl HttpProbe {
         let url = self.url.fill(fill).map_err(|e| Answer::broken(format!("{} is no URL: {e}", self.url)))?;
         let body = self.body.as_ref().map(|body| body.fill(fill).into_owned());
         let reply = self.web.send(self.method.clone(), url, body).await?;
-        Ok(self.judge(&reply, number))
+        Ok(self.web.redact(self.judge(&reply, number)))
     }
 
     fn judge(&self, reply: &Reply, number: String) -> Answer {

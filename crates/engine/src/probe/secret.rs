@@ -101,6 +101,11 @@ impl Revealed {
     }
 }
 
+/// Blots secrets out of a text that somebody else wrote who knew them.
+pub(super) fn redact(secrets: &[Revealed], text: String) -> String {
+    secrets.iter().fold(text, |text, secret| text.replace(secret.expose(), "(secret)"))
+}
+
 impl fmt::Debug for Revealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")

@@ -18,6 +18,7 @@ pub(super) fn context() -> Context {
         timeout: Duration::from_secs(5),
         directory: std::env::current_dir().expect("the tests' directory is there"),
         invoking_user: None,
+        services: vec![],
     }
 }
 
@@ -89,4 +90,22 @@ where
 /// An address where nobody listens.
 pub(super) fn nobody() -> std::net::SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// An HTTP server; ends with the test's runtime.
+pub(super) async fn serve_http(app: axum::Router) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+/// Whether a program is there that a test needs. Says so where it is not: the test is then no proof.
+pub(super) fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    if !found {
+        eprintln!("SKIPPED: {program} is not installed");
+    }
+    found
 }

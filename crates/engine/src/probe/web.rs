@@ -10,7 +10,7 @@ use toprope_model::{FromNode, Node, Problems, Type, fields, text_type};
 
 use super::blame::failed;
 use super::params::exactly_one;
-use super::secret::Secret;
+use super::secret::{Revealed, Secret, redact};
 use super::template::{Fill, Template};
 use super::tls::{self, Tls};
 use super::{Answer, Context, ProbeError};
@@ -138,6 +138,7 @@ pub(super) struct Options<'a> {
 pub(super) struct Web {
     client: reqwest::Client,
     headers: HeaderMap,
+    secrets: Vec<Revealed>,
     server_name: Option<String>,
 }
 
@@ -156,8 +157,7 @@ impl Web {
     /// # Errors
     /// A secret or a file that cannot be read, a header that is none.
     pub(super) fn new(url: &WebUrl, options: &Options<'_>, context: &Context) -> Result<Self, ProbeError> {
-        let headers = headers(options, context)?;
-        let has_secrets = options.auth.is_some() || !options.secret_headers.is_empty();
+        let (headers, secrets) = headers(options, context)?;
         let url = url.fill(Fill { run: &context.run, n: "0" }).map_err(ProbeError)?;
         let mut tls = if url.scheme() == "https" || options.follow > 0 || options.tls.is_some() {
             tls::config(options.tls, context)?
@@ -169,7 +169,7 @@ impl Web {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("toprope/", env!("CARGO_PKG_VERSION")))
             .no_proxy()
-            .redirect(redirects(options.follow, has_secrets))
+            .redirect(redirects(options.follow, !secrets.is_empty()))
             .tls_backend_preconfigured(tls);
         if !options.keepalive {
             builder = builder.pool_max_idle_per_host(0);
@@ -179,7 +179,12 @@ impl Web {
             builder = builder.dns_resolver(Arc::new(Elsewhere { name: name.clone(), host }));
         }
         let client = builder.build().map_err(|e| ProbeError(format!("no HTTP client can be made: {e}")))?;
-        Ok(Self { client, headers, server_name })
+        Ok(Self { client, headers, secrets, server_name })
+    }
+
+    /// Blots out of an answer what only the other side and we know, as it may stand in the body.
+    pub(super) fn redact(&self, answer: Answer) -> Answer {
+        Answer { bad: answer.bad.map(|why| redact(&self.secrets, why)), ..answer }
     }
 
     /// Sends a request and reads what comes back.
@@ -229,33 +234,40 @@ fn answer(error: &reqwest::Error) -> Answer {
     failed(what, error)
 }
 
-fn headers(options: &Options<'_>, context: &Context) -> Result<HeaderMap, ProbeError> {
+fn headers(options: &Options<'_>, context: &Context) -> Result<(HeaderMap, Vec<Revealed>), ProbeError> {
     let mut headers = HeaderMap::new();
-    let mut add = |name: &str, value: &str, secret: bool| {
+    let mut secrets = Vec::new();
+    let mut add = |name: &str, value: &str, secret: Option<Revealed>| {
         let invalid = |what: &str| ProbeError(format!("the header {name:?} cannot be sent: its {what} is not valid"));
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid("name"))?;
         let mut value = HeaderValue::from_str(value).map_err(|_| invalid("value"))?;
-        value.set_sensitive(secret);
+        value.set_sensitive(secret.is_some());
+        secrets.extend(secret);
         headers.insert(header, value);
         Ok(())
     };
     for (name, value) in &options.headers {
-        add(name, value, false)?;
+        add(name, value, None)?;
     }
     for (name, secret) in &options.secret_headers {
-        add(name, secret.read(context)?.expose(), true)?;
+        let secret = secret.read(context)?;
+        add(name, secret.clone().expose(), Some(secret))?;
     }
     if let Some(Auth(auth)) = options.auth {
-        let value = match (&auth.basic, &auth.bearer) {
+        let (value, secret) = match (&auth.basic, &auth.bearer) {
             (Some(basic), _) => {
-                format!("Basic {}", base64(&format!("{}:{}", basic.user, basic.password.read(context)?.expose())))
+                let password = basic.password.read(context)?;
+                (format!("Basic {}", base64(&format!("{}:{}", basic.user, password.expose()))), password)
             }
-            (None, Some(token)) => format!("Bearer {}", token.read(context)?.expose()),
+            (None, Some(token)) => {
+                let token = token.read(context)?;
+                (format!("Bearer {}", token.expose()), token)
+            }
             (None, None) => unreachable!("credentials without any are refused when they are read"),
         };
-        add(AUTHORIZATION.as_str(), &value, true)?;
+        add(AUTHORIZATION.as_str(), &value, Some(secret))?;
     }
-    Ok(headers)
+    Ok((headers, secrets))
 }
 
 /// Base64 by RFC 4648, section 4.

@@ -21,6 +21,7 @@ use super::recorder::Recorder;
 use super::sampling::Sampler;
 use super::{Finished, RunError, Setup, StopSwitch, prepare, search};
 use crate::injector::Injector;
+use crate::journal::JournalError;
 use crate::probe::{Context, PROBES, Probe};
 
 /// So many good samples in a row end the recovery before its time.
@@ -35,7 +36,11 @@ pub(super) async fn run(
 ) -> Result<Finished, RunError> {
     setup.state.prepare()?;
     prepare::seal_dead_runs(&setup.state);
-    prepare::refuse_dirty(&setup.state)?;
+    match setup.journal.refuse_dirty() {
+        // Root's journal: its injectors look into it.
+        Err(JournalError::Io { error, .. }) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+        other => other?,
+    }
     let seed = prepare::seed(&setup);
     let run = prepare::new_run_id();
     let probes = build_probes(&setup, &run)?;
@@ -72,6 +77,7 @@ fn build_probes(setup: &Setup, run: &str) -> Result<Vec<Arc<dyn Probe>>, RunErro
             timeout: item.common.timeout.0,
             directory: setup.directory.clone(),
             invoking_user: setup.invoking_user,
+            services: prepare::host(setup).services,
         };
         let kind = PROBES.iter().find(|k| k.spec().kind == item.kind);
         let built = match kind {
@@ -93,7 +99,7 @@ pub(super) type PlannedFaults = HashMap<usize, (Plan, Injector)>;
 
 pub(super) async fn plan_all(setup: &Setup, seed: u64) -> Result<PlannedFaults, RunError> {
     let plan = |index| async move {
-        let planned = plan_fault(setup, seed, index, std::process::Stdio::null()).await?;
+        let planned = plan_fault(setup, seed, index).await?;
         Ok((index, planned))
     };
     let all = (0..setup.experiment.faults().len()).map(plan);
@@ -132,6 +138,7 @@ fn started(setup: &Setup, run: &str, seed: u64, probes: &[Arc<dyn Probe>]) -> Ru
         generator: prepare::GENERATOR.into(),
         again: setup.again.clone(),
         manifest: experiment.node.to_json(),
+        topology: setup.topology.as_ref().map(|t| t.node.to_json()),
         probes: experiment.spec.probes.iter().zip(experiment.spec.probe_names()).zip(probes).map(probe).collect(),
         faults: experiment.faults().into_iter().map(fault).collect(),
     }

@@ -36,6 +36,8 @@ struct Inner {
     guardrails: Guardrails,
     /// Good samples in a row of each probe since the undo, for the end of the recovery.
     streaks: Vec<u32>,
+    /// When the recovery began: an answer to what was asked before says nothing about it.
+    recovery_from: u64,
     /// Samples of each probe in this trial.
     taken: Vec<u32>,
 }
@@ -49,7 +51,8 @@ impl Recorder {
         observer: mpsc::UnboundedSender<Arc<Record>>,
     ) -> Self {
         let stage = Stage { phase: Phase::SteadyState, in_force: 0, first_injection: None, over: false };
-        let inner = Inner { log: Some(log), guardrails, streaks: vec![0; probes], taken: vec![0; probes] };
+        let inner =
+            Inner { log: Some(log), guardrails, streaks: vec![0; probes], recovery_from: 0, taken: vec![0; probes] };
         Self { inner: Mutex::new(inner), started: Instant::now(), stage: watch::channel(stage).0, stop, observer }
     }
 
@@ -92,6 +95,7 @@ impl Recorder {
             *taken += 1;
         }
         if stage.phase == Phase::Recovery
+            && sample.started >= inner.recovery_from
             && let Some(streak) = inner.streaks.get_mut(probe)
         {
             *streak = if sample.ok && !sample.broken { *streak + 1 } else { 0 };
@@ -131,7 +135,10 @@ impl Recorder {
                     inner.taken.fill(0);
                     inner.guardrails.reset();
                 }
-                Phase::Recovery => inner.streaks.fill(0),
+                Phase::Recovery => {
+                    inner.streaks.fill(0);
+                    inner.recovery_from = self.now();
+                }
                 _ => {}
             }
         }

@@ -23,6 +23,8 @@ pub struct Fold<'e> {
     sealed: bool,
     /// Whether this is one trial of a search, whose steady state was seen before.
     trial: bool,
+    /// When it began: what a trial asked before that belongs to the trial before it.
+    since: Option<u64>,
     evidence: Evidence,
     /// The trials of a search, and the one that goes on: its number, its value, and what was seen in it.
     trials: Vec<Trial>,
@@ -50,6 +52,7 @@ impl<'e> Fold<'e> {
             ended: false,
             sealed: false,
             trial: false,
+            since: None,
             evidence: Evidence::default(),
             trials: Vec::new(),
             open_trial: None,
@@ -72,11 +75,20 @@ impl<'e> Fold<'e> {
 
     /// Takes the next record of the log.
     pub fn push(&mut self, record: &Record) {
+        if self.trial {
+            let since = *self.since.get_or_insert(record.at);
+            let before = matches!(&record.event, Event::Sample(sample) if sample.started < since);
+            if !before {
+                self.evidence.push(record);
+            }
+            return;
+        }
         match &record.event {
             Event::RunStarted(started) if !self.started => self.begin(started),
             Event::TrialStarted { trial, value } => {
                 let fold = Fold {
                     trial: true,
+                    since: Some(record.at),
                     started: true,
                     run: self.run.clone(),
                     probes: self.probes.clone(),
@@ -107,6 +119,8 @@ impl<'e> Fold<'e> {
                     self.evidence.push(record);
                 }
             }
+            // Between the trials of a search a probe sees what the last one left, and that is no steady state.
+            None if matches!(record.event, Event::Sample(_)) && !self.trials.is_empty() => {}
             None => self.evidence.push(record),
         }
     }
@@ -359,11 +373,13 @@ fn overall(against: &Against, probes: &mut [ProbeJudgement]) -> (Outcome, Vec<St
         probes.iter_mut().for_each(|p| p.outcome = Outcome::Inconclusive);
         return (Outcome::Inconclusive, against.any.iter().chain(&against.held).cloned().collect());
     }
+    let undecided: Vec<usize> = (0..probes.len()).filter(|i| probes[*i].outcome == Outcome::Inconclusive).collect();
+    if !against.held.is_empty() {
+        // What was good so far is not what would have been good throughout.
+        probes.iter_mut().filter(|p| p.outcome == Outcome::Held).for_each(|p| p.outcome = Outcome::Inconclusive);
+    }
     let seen = worst(probes.iter().map(|p| p.outcome));
-    let outcome = match seen {
-        Outcome::Held if !against.held.is_empty() => Outcome::Inconclusive,
-        other => other,
-    };
+    let outcome = if seen == Outcome::Held && !against.held.is_empty() { Outcome::Inconclusive } else { seen };
     let of = |outcome: Outcome, all: bool| {
         probes.iter().filter(move |p| p.outcome == outcome).flat_map(move |p| {
             let take = if all { p.reasons.len() } else { 1 };
@@ -379,7 +395,11 @@ fn overall(against: &Against, probes: &mut [ProbeJudgement]) -> (Outcome, Vec<St
         }
         Outcome::Inconclusive => {
             reasons.extend(against.held.iter().cloned());
-            reasons.extend(of(Outcome::Inconclusive, false));
+            // A probe that was good so far has nothing to add.
+            let undecided = undecided.iter().filter_map(|i| probes.get(*i));
+            reasons.extend(
+                undecided.filter_map(|p| Some(format!("`{}`: {}", cut(&p.name), behind_colon(p.reasons.first()?)))),
+            );
         }
         Outcome::Held => reasons.extend(of(Outcome::Held, true)),
     }

@@ -10,15 +10,22 @@ use crate::{
     Error, Result,
     address::Cidr,
     namespace::{Namespace, UserMap, enter_new_user_and_net},
-    process::{Pidfd, ProcessId, Signal},
+    process::Signal,
     sockets::{original_destination, set_mark},
-    testing::{PATIENCE, become_nobody, eventually, in_fork, is_root, skip},
+    testing::{PATIENCE, become_nobody, eventually, fork, in_fork, is_root, skip},
 };
 
-/// Runs a test in a network of its own.
+/// Runs a test in a network of its own; without root, in a user namespace.
 fn in_new_net(test: &str, run: impl FnOnce() + Send) {
-    if is_root(test) {
-        Namespace::new_net().expect("root").run(run).expect("entered");
+    if rustix::process::geteuid().is_root() {
+        return Namespace::new_net().expect("root").run(run).expect("entered");
+    }
+    match crate::namespace::supported() {
+        Err(why) => skip(test, why),
+        Ok(()) => in_fork(|| {
+            enter_new_user_and_net(UserMap::Root).expect("supported");
+            run();
+        }),
     }
 }
 
@@ -333,6 +340,9 @@ fn a_batch_with_a_fault_changes_nothing_and_says_which_request_it_was() {
 
 #[test]
 fn only_the_meant_user_and_control_group_are_met() {
+    if !is_root("only_the_meant_user_and_control_group_are_met") {
+        return;
+    }
     in_new_net("only_the_meant_user_and_control_group_are_met", || {
         let (_listener, address) = listen();
         let port = address.port();
@@ -378,39 +388,22 @@ fn the_table_is_its_owners_alone_and_gone_soon_after_its_sigkill() {
     in_new_net("the_table_is_its_owners_alone_and_gone_soon_after_its_sigkill", || {
         let (_listener, address) = listen();
         let (mut ready, mut tell) = pipe().expect("a pipe");
-        let (hold, until) = pipe().expect("a pipe");
-        let watch = std::thread::spawn({
-            // It is a thread of this network; the holder of the table is forked below.
-            move || {
-                let mut pid = [0; 4];
-                ready.read_exact(&mut pid).expect("the holder tells");
-                let holder = Pidfd::open(&ProcessId::of(u32::from_ne_bytes(pid)).expect("it waits")).expect("it waits");
-                assert_eq!(connect(address).expect_err("refused").kind(), ErrorKind::ConnectionRefused);
-                let delete = Command::new("nft").args(["delete", "table", "inet", "toprope_test"]).output();
-                let refused = delete.expect("nft is installed");
-                assert!(String::from_utf8_lossy(&refused.stderr).contains("not permitted"), "{refused:?}");
-                let killed = Instant::now();
-                holder.signal(Signal::KILL).expect("it waits");
-                while connect(address).is_err() {
-                    assert!(killed.elapsed() < Duration::from_secs(1), "still refused");
-                }
-                assert!(!ruleset().contains("toprope_test"));
-                drop(hold);
-            }
-        });
-        in_fork_that_is_killed(move || {
+        let holder = fork(move || {
             let rule = Rule::new(Action::Reset).when(to_port(address.port()));
             let (_table, _, _) = table_with(&Chain::filter("out", Hook::Output), &[rule]);
-            tell.write_all(&std::process::id().to_ne_bytes()).expect("a pipe");
+            tell.write_all(b"x").expect("a pipe");
             std::thread::sleep(PATIENCE);
         });
-        drop(until);
-        watch.join().expect("the table goes with its holder");
+        ready.read_exact(&mut [0]).expect("the holder has its table");
+        assert_eq!(connect(address).expect_err("refused").kind(), ErrorKind::ConnectionRefused);
+        let delete = Command::new("nft").args(["delete", "table", "inet", "toprope_test"]).output();
+        let refused = delete.expect("nft is installed");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("not permitted"), "{refused:?}");
+        let killed = Instant::now();
+        holder.0.signal(Signal::KILL).expect("it waits");
+        while connect(address).is_err() {
+            assert!(killed.elapsed() < Duration::from_secs(1), "still refused");
+        }
+        assert!(!ruleset().contains("toprope_test"));
     });
-}
-
-/// As [`in_fork`], for a child that does not come back.
-fn in_fork_that_is_killed(run: impl FnOnce()) {
-    let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| in_fork(run)));
-    drop(killed); // without its word
 }

@@ -23,7 +23,7 @@ pub struct Child {
 
 impl Child {
     /// Takes charge of a child that was just forked and that nobody else waits for.
-    pub(super) fn adopt(pid: u32) -> Result<Self> {
+    pub(crate) fn adopt(pid: u32) -> Result<Self> {
         Ok(Self { pidfd: Pidfd::open(&ProcessId::of(pid)?)?, status: None })
     }
 

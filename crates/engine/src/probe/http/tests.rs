@@ -11,15 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Kind;
-use crate::probe::testing::{ask, ask_at, gives_up_in_time, moment, nobody, probe, problems, serve, try_probe};
+use crate::probe::testing::{
+    ask, ask_at, gives_up_in_time, moment, nobody, probe, problems, serve, serve_http, try_probe,
+};
 use crate::probe::{Answer, Context, testing};
-
-async fn served(app: Router) -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    address
-}
 
 /// Answers each connection with these bytes, after it has read something, and closes.
 async fn says(bytes: impl Into<Vec<u8>>) -> SocketAddr {
@@ -42,7 +37,7 @@ async fn a_status_is_judged() {
         .route("/ok", get(async || "fine"))
         .route("/down", get(async || StatusCode::SERVICE_UNAVAILABLE))
         .route("/away", get(async || Redirect::temporary("/ok")));
-    let at = served(app).await;
+    let at = serve_http(app).await;
     assert_eq!(ask(&probe(&Kind, &format!("get: 'http://{at}/ok'"))).await, Answer::good());
     let down = ask(&probe(&Kind, &format!("get: 'http://{at}/down'"))).await;
     assert_eq!(down, Answer::bad("status 503, not one below 400"), "a latency is the caller's to take");
@@ -62,7 +57,7 @@ async fn a_body_is_judged_and_yields_a_value() {
     let app = Router::new()
         .route("/depth", get(async || "12\n"))
         .route("/health", get(async || r#"{"status": "ok", "queue": {"depth": 7}}"#));
-    let at = served(app).await;
+    let at = serve_http(app).await;
     let depth = probe(&Kind, &format!("{{get: 'http://{at}/depth', value: 5..20}}"));
     assert_eq!((ask(&depth).await, depth.unit()), (Answer { value: Some(12.0), ..Answer::good() }, ""));
     let health = format!("get: 'http://{at}/health'");
@@ -83,7 +78,7 @@ async fn a_request_carries_what_was_asked_for_and_shows_no_secret() {
         let body = axum::body::to_bytes(request.into_body(), 1000).await.unwrap();
         format!("{head} {headers} {}", String::from_utf8_lossy(&body))
     };
-    let at = served(Router::new().fallback(echo)).await;
+    let at = serve_http(Router::new().fallback(echo)).await;
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("token"), "s3cret\n").unwrap();
     let context = Context { directory: directory.path().into(), ..testing::context() };
@@ -97,6 +92,9 @@ async fn a_request_carries_what_was_asked_for_and_shows_no_secret() {
     assert_eq!(post.asks(), format!("POST http://{at}/o/{{run}}-{{n}}"));
     let bearer = format!("{{get: 'http://{at}/', auth: {{bearer: {{file: token}}}}, matches: ' Bearer s3cret\\|'}}");
     assert_eq!(ask(&try_probe(&Kind, &bearer, &context).unwrap()).await, Answer::good());
+    let shown = format!("{{get: 'http://{at}/', auth: {{bearer: {{file: token}}}}, matches: nothing of the kind}}");
+    let shown = ask(&try_probe(&Kind, &shown, &context).unwrap()).await.bad.unwrap();
+    assert!(shown.contains("Bearer (secret)"), "{shown}");
     assert!(try_probe(&Kind, &bearer, &testing::context()).err().unwrap().contains("cannot read the secret"));
 }
 
@@ -135,7 +133,7 @@ async fn an_acknowledged_write_is_named_and_found_again() {
             _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         }),
     );
-    let at = served(app).await;
+    let at = serve_http(app).await;
     let by_id = probe(&Kind, &format!("{{post: 'http://{at}/orders', json: $.id, find: 'http://{at}/orders/{{id}}'}}"));
     assert!(by_id.can_find());
     assert_eq!(ask(&by_id).await.wrote.as_deref(), Some("o-17"));
@@ -172,16 +170,16 @@ async fn bad_days_are_bad_samples_that_say_why() {
     assert!(why(format!("get: 'http://{breaks_off}/'")).await.starts_with("the answer broke off: "));
     let not_json = says("HTTP/1.1 200 OK\r\n\r\n<html>").await;
     assert!(why(format!("{{get: 'http://{not_json}/', json: $.a}}")).await.starts_with("the body is not JSON"));
-    let for_ever = served(Router::new().route("/", get(async || Redirect::temporary("/")))).await;
+    let for_ever = serve_http(Router::new().route("/", get(async || Redirect::temporary("/")))).await;
     let answer = why(format!("{{get: 'http://{for_ever}/', follow: 5}}")).await;
     assert_eq!(answer, "a redirect was not followed: there were more than 5");
 }
 
 #[tokio::test]
 async fn secrets_do_not_follow_a_redirect_to_another_host() {
-    let other = served(Router::new().route("/", get(async || "ok"))).await;
+    let other = serve_http(Router::new().route("/", get(async || "ok"))).await;
     let to = format!("http://{other}/");
-    let here = served(Router::new().route("/", get(async move || Redirect::temporary(&to)))).await;
+    let here = serve_http(Router::new().route("/", get(async move || Redirect::temporary(&to)))).await;
     assert_eq!(ask(&probe(&Kind, &format!("{{get: 'http://{here}/', status: 200, follow: 3}}"))).await, Answer::good());
     let yaml = format!("{{get: 'http://{here}/', follow: 3, secret-headers: {{X: {{env: CARGO_PKG_NAME}}}}}}");
     assert!(ask(&probe(&Kind, &yaml)).await.bad.unwrap().contains("would be sent the secrets"));
