@@ -43,7 +43,7 @@ for the load too.
 `ramp` can change `load` while the fault is in force.
 
 The threads belong to the injector, so they end with it however it ends.",
-        example: "cpu-stress: {load: 80%, for: 30s}",
+        example: "- cpu-stress: {load: 80%, for: 30s}",
         fields: CpuParameters::fields,
         check: check::<CpuParameters>,
     },

@@ -19,6 +19,8 @@ mod targeted;
 mod thread;
 
 #[cfg(test)]
+mod every_fault;
+#[cfg(test)]
 mod testing;
 
 use toprope_engine::fault::FaultTable;
