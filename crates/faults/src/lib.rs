@@ -8,6 +8,7 @@ mod http;
 mod manual;
 mod memory_stress;
 mod network;
+mod network_bandwidth;
 mod network_latency;
 mod process_kill;
 mod process_pause;
@@ -34,6 +35,7 @@ pub static FAULTS: FaultTable = FaultTable(&[
     &memory_stress::MemoryStress,
     &disk_fill::DiskFill,
     &network_latency::NetworkLatency,
+    &network_bandwidth::NetworkBandwidth,
     &command::Command,
     &http::Http,
     &manual::ManualStep,
