@@ -120,7 +120,13 @@ impl Guard {
 ///
 /// # Errors
 /// The socket cannot be used at all.
-pub async fn serve(table: FaultTable, stream: UnixStream) -> std::io::Result<()> {
+pub fn serve(table: FaultTable, stream: std::os::unix::net::UnixStream) -> std::io::Result<()> {
+    stream.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { watch(table, UnixStream::from_std(stream)?).await })
+}
+
+async fn watch(table: FaultTable, stream: UnixStream) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = String::new();

@@ -6,9 +6,11 @@
 
 mod client;
 mod hold;
+mod launch;
 mod message;
 mod serve;
 
 pub use client::{Injector, InjectorError};
+pub use launch::{Launch, serve_launcher};
 pub use message::{ApplyRequest, Change, FromInjector, Limits, PlanRequest, ToInjector};
 pub use serve::serve;

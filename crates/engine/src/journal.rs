@@ -52,6 +52,16 @@ pub enum JournalError {
         /// Why.
         why: String,
     },
+    /// Something of an earlier run is still to be undone.
+    #[error("{fault} of run {run} was never undone: {what}; run `toprope undo {run}`, then `toprope residue`")]
+    Dirty {
+        /// The fault.
+        fault: String,
+        /// The run.
+        run: String,
+        /// What it changed.
+        what: String,
+    },
     /// Something that this injection would take is taken.
     #[error(
         "{claim} is already taken by {fault} of run {run}; wait until it ends, or end it with `toprope undo {run}`"
@@ -217,6 +227,20 @@ impl Journal {
             return Err(error);
         }
         Ok(entry)
+    }
+
+    /// Refuses to go on while something of an earlier run is still to be undone.
+    ///
+    /// # Errors
+    /// [`JournalError::Dirty`] with what it is, or the journal cannot be read.
+    pub fn refuse_dirty(&self) -> Result<(), JournalError> {
+        for record in self.records()? {
+            if record.standing() == Standing::Dirty {
+                let what = record.intent.steps.iter().map(|s| s.describe.clone()).collect::<Vec<_>>().join("; ");
+                return Err(JournalError::Dirty { fault: record.intent.fault, run: record.intent.run, what });
+            }
+        }
+        Ok(())
     }
 
     /// Opens an existing record to append marks.

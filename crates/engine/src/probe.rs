@@ -128,6 +128,9 @@ pub struct Answer {
     pub value: Option<f64>,
     /// The write that was acknowledged, by the name under which it can be found again.
     pub wrote: Option<String>,
+    /// Whether nothing came back: who was asked could not be reached, or broke off. Bad, and yet no word about what was
+    /// asked for.
+    pub unanswered: bool,
     /// The probe itself failed (its program could not be started): no evidence about the system.
     pub broken: bool,
     /// Whether this counts as a sample at all: an alert that may still fire has nothing to say yet.

@@ -11,7 +11,6 @@ mod prepare;
 mod recorder;
 mod sampling;
 mod search;
-mod steady;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,8 +24,8 @@ use toprope_model::{Experiment, Tables};
 
 use crate::fault::FaultTable;
 use crate::host::Person;
-use crate::injector::InjectorError;
-use crate::journal::JournalError;
+use crate::injector::{InjectorError, Launch};
+use crate::journal::{Journal, JournalError};
 use crate::log::LogError;
 use crate::state::{State, StateError};
 
@@ -46,8 +45,10 @@ pub struct Setup {
     pub faults: FaultTable,
     /// Where runs are kept.
     pub state: State,
-    /// This program's file: injectors are started from it.
-    pub executable: PathBuf,
+    /// The journal of those who inject, which is root's where they are root and the run is not.
+    pub journal: Journal,
+    /// How injectors are started.
+    pub launch: Launch,
     /// What the run was started as: `run`, `inject`, `test`, `exec`, `demo`.
     pub command: &'static str,
     /// Relative paths are from here.
@@ -127,16 +128,6 @@ pub enum RunError {
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Something of an earlier run is still to be undone.
-    #[error("{} of run {run} was never undone: {what}", fault)]
-    Dirty {
-        /// The fault.
-        fault: String,
-        /// The run.
-        run: String,
-        /// What it changed.
-        what: String,
-    },
     /// A fault cannot be injected here; nothing was injected.
     #[error("`{fault}` cannot be injected: {error}")]
     Plan {
@@ -161,9 +152,6 @@ impl RunError {
     /// What to do about it, where that is known.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Dirty { run, .. } => {
-                Some(format!("run `toprope undo {run}`, then `toprope residue` to see that the host is clean"))
-            }
             Self::Plan { error: InjectorError::Refused { help, .. }, .. } => help.clone(),
             _ => None,
         }
@@ -178,7 +166,7 @@ pub async fn plan(setup: &Setup) -> Result<Vec<Plan>, RunError> {
     let seed = prepare::seed(setup);
     let mut plans = Vec::new();
     for index in 0..setup.experiment.faults().len() {
-        let (plan, _) = inject::plan_fault(setup, seed, index, std::process::Stdio::null()).await?;
+        let (plan, _) = inject::plan_fault(setup, seed, index).await?;
         plans.push(plan);
     }
     Ok(plans)

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use toprope_os::user::{Identity, User};
+
 use crate::journal::Journal;
 
 /// The directories of one user on one host.
@@ -44,11 +46,19 @@ impl State {
         if let Some(root) = var("TOPROPE_HOME") {
             return Ok(Self { root: std::path::absolute(&root).unwrap_or(root) });
         }
-        if rustix_is_root() {
-            return Ok(Self::at("/var/lib/toprope"));
+        let uid = Identity::current().map_or(0, |i| i.uid);
+        if uid == 0 {
+            return Ok(Self::of_root());
         }
-        let state = var("XDG_STATE_HOME").or_else(|| var("HOME").map(|home| home.join(".local/state")));
+        // A process that gave up root's rights still has root's environment: the user's own entry counts.
+        let home = User::by_uid(uid).ok().flatten().map(|u| u.home).or_else(|| var("HOME"));
+        let state = var("XDG_STATE_HOME").or_else(|| home.map(|home| home.join(".local/state")));
         state.map(|dir| Self::at(dir.join("toprope"))).ok_or(StateError::NoHome)
+    }
+
+    /// Root's state.
+    pub fn of_root() -> Self {
+        Self::at("/var/lib/toprope")
     }
 
     /// The directory itself.
@@ -108,8 +118,4 @@ impl State {
             if like.next().is_some() { None } else { first }
         })
     }
-}
-
-fn rustix_is_root() -> bool {
-    toprope_os::user::Identity::current().is_ok_and(|identity| identity.uid == 0)
 }

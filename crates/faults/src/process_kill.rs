@@ -81,14 +81,14 @@ observe. Nothing is restarted by Toprope, because a process cannot be taken back
 
 The effect is measured: each process is held by a descriptor, so its end is seen when it happens, and a process that
 later gets the same number is never hit. A process that catches the signal and stays makes the run inconclusive.",
-        example: "process-kill: {target: {process: redis-server}, signal: KILL}",
+        example: "- process-kill: {target: {process: redis-server}, signal: KILL}",
         fields: Kill::fields,
         check: check::<Kill>,
     },
     lasting: false,
     undo: UndoKind::Irreversible,
     danger: Danger::Lasting,
-    needs: &[Need::Kill],
+    needs: &[Need::Kill, Need::Ptrace],
     recovers: true,
 };
 

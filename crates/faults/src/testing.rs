@@ -1,5 +1,7 @@
 //! What several modules' tests share.
 
+pub(crate) mod injector;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +10,7 @@ use toprope_engine::fault::{Fault, Injection, Params};
 use toprope_engine::host::Host;
 use toprope_model::Node;
 use toprope_model::step::{Effect, Plan, Step};
-use toprope_os::process::{Pidfd, ProcessId, ProcessInfo, Signal};
+use toprope_os::process::{Pidfd, ProcessId, Signal};
 
 /// How long a test waits for what must happen: far longer than a stall of the machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -76,7 +78,12 @@ impl Victim {
     }
 
     pub(crate) fn run(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it is installed"))
+        Self::run_with(command, Stdio::null())
+    }
+
+    /// As [`Victim::run`], with something as its standard input.
+    pub(crate) fn run_with(command: &mut Command, stdin: Stdio) -> Self {
+        Self(command.stdin(stdin).stderr(Stdio::null()).spawn().expect("it is installed"))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -85,10 +92,6 @@ impl Victim {
 
     pub(crate) fn id(&self) -> ProcessId {
         ProcessId::of(self.pid()).expect("an unreaped child is in /proc")
-    }
-
-    pub(crate) fn info(&self) -> ProcessInfo {
-        ProcessInfo::of(self.pid()).expect("an unreaped child is in /proc")
     }
 
     pub(crate) fn is_alive(&self) -> bool {

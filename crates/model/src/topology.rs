@@ -84,6 +84,8 @@ pub struct Topology {
     pub name: String,
     /// Its content.
     pub spec: TopologySpec,
+    /// The whole manifest as it was read.
+    pub node: Node,
 }
 
 impl Topology {
@@ -106,7 +108,7 @@ impl Topology {
             }
         }
         match (spec, name) {
-            (Some((_, spec)), Some((name, _))) if problems.0.is_empty() => Ok(Self { name, spec }),
+            (Some((_, spec)), Some((name, _))) if problems.0.is_empty() => Ok(Self { name, spec, node: node.clone() }),
             _ => Err(problems),
         }
     }

@@ -43,6 +43,12 @@ pub enum Error {
         /// What is wrong with it and what would be right.
         why: String,
     },
+    /// A lease was not renewed in time.
+    #[error("the lease {name} has run out, so its rules have not matched for a while; grant it anew or give it up")]
+    LeaseRanOut {
+        /// The lease's name.
+        name: String,
+    },
     /// This host, kernel or container cannot do it.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),

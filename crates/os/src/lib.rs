@@ -7,12 +7,20 @@
 //! Nothing here knows of experiments, faults or runs.
 
 pub mod address;
+pub mod bpf;
 pub mod caps;
+pub mod cgroup;
+pub mod cpu;
+pub mod disk;
 mod error;
 pub mod fdpass;
+pub mod memory;
 pub mod namespace;
+mod netlink;
+pub mod nft;
 pub mod privilege;
 pub mod process;
+pub mod ptrace;
 mod readiness;
 pub mod sockets;
 pub mod spawn;
@@ -23,3 +31,11 @@ pub mod user;
 mod testing;
 
 pub use error::{Error, Result, Unsupported};
+
+/// The running kernel's major and minor version, as uname(2) tells; zeroes where its text is unusual.
+pub(crate) fn kernel_version() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}

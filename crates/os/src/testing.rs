@@ -27,11 +27,22 @@ pub(crate) fn is_root(test: &str) -> bool {
     root
 }
 
-/// Runs the part of a test that changes the whole process in a forked child with one thread, and panics as it does.
+/// Gives up root where we have it; tells whether we had.
+pub(crate) fn become_nobody() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let nobody = crate::user::Identity { uid: 65534, gid: 65534, groups: Vec::new() };
+    crate::privilege::become_user(&nobody).expect("root may");
+    // The change gave /proc/self to root, where a user namespace's maps are written.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).expect("anybody may");
+    true
+}
+
+/// Runs something in a forked child, which is killed at the end if it has not ended.
 #[track_caller]
 #[expect(unsafe_code, reason = "fork has no safe form")]
-pub(crate) fn in_fork(run: impl FnOnce()) {
-    let (mut outcome, mut report) = pipe().expect("a pipe");
+pub(crate) fn fork(run: impl FnOnce()) -> Ending {
     // SAFETY: glibc makes memory usable in the child, which takes no lock that another thread may hold: it prints
     // nothing and ends by _exit. SIGALRM ends it if that should prove wrong.
     let pid = unsafe { libc::fork() };
@@ -40,16 +51,24 @@ pub(crate) fn in_fork(run: impl FnOnce()) {
         std::panic::set_hook(Box::new(|_| {}));
         // SAFETY: no pointers.
         unsafe { libc::alarm(60) };
-        let failed = catch_unwind(AssertUnwindSafe(run)).err().map(|panic| message(&*panic));
-        drop(report.write_all(failed.as_deref().unwrap_or("fine").as_bytes()));
+        drop(catch_unwind(AssertUnwindSafe(run)));
         // SAFETY: ends the child without running anything of the parent's.
         unsafe { libc::_exit(0) }
     }
-    drop(report);
+    Ending(crate::spawn::Child::adopt(pid.cast_unsigned()).expect("an unreaped child is in /proc"))
+}
+
+/// Runs the part of a test that changes the whole process in a forked child with one thread, and panics as it does.
+#[track_caller]
+pub(crate) fn in_fork(run: impl FnOnce()) {
+    let (mut outcome, mut report) = pipe().expect("a pipe");
+    let child = fork(move || {
+        let failed = catch_unwind(AssertUnwindSafe(run)).err().map(|panic| message(&*panic));
+        drop(report.write_all(failed.as_deref().unwrap_or("fine").as_bytes()));
+    });
     let mut text = String::new();
     outcome.read_to_string(&mut text).expect("a pipe");
-    // SAFETY: our own child, and no status is wanted.
-    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+    drop(child);
     assert_eq!(text, "fine", "the forked part of the test failed");
 }
 

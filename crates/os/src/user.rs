@@ -26,6 +26,8 @@ pub struct User {
     pub uid: u32,
     /// Primary group's number.
     pub gid: u32,
+    /// Home directory.
+    pub home: std::path::PathBuf,
 }
 
 impl User {
@@ -52,7 +54,7 @@ impl User {
 
 impl From<nix::unistd::User> for User {
     fn from(u: nix::unistd::User) -> Self {
-        Self { name: u.name, uid: u.uid.as_raw(), gid: u.gid.as_raw() }
+        Self { name: u.name, uid: u.uid.as_raw(), gid: u.gid.as_raw(), home: u.dir }
     }
 }
 

@@ -38,7 +38,7 @@ fn product((id, name, price_cents): Row) -> Product {
 /// The catalog's routes over the store in `data_dir`.
 pub(crate) async fn router(data_dir: &Path) -> Result<Router, Error> {
     let pool = store::open(data_dir, Service::Catalog.name(), SCHEMA, Durability::Lazy).await?;
-    Ok(CountedRoutes::new(Registry::default())
+    Ok(CountedRoutes::new(Service::Catalog, Registry::default())
         .route("/health", get(health))
         .route("/products", get(list))
         .route("/products/{id}", get(find))

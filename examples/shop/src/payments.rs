@@ -37,7 +37,7 @@ fn charge((order_id, amount_cents): Row) -> Charge {
 /// Payments' routes over the store in `data_dir`.
 pub(crate) async fn router(data_dir: &Path) -> Result<Router, Error> {
     let pool = store::open(data_dir, Service::Payments.name(), SCHEMA, Durability::Full).await?;
-    Ok(CountedRoutes::new(Registry::default())
+    Ok(CountedRoutes::new(Service::Payments, Registry::default())
         .route("/health", get(health))
         .route("/charges", get(list).post(create))
         .route("/charges/{order_id}", get(find))

@@ -20,7 +20,7 @@ pub(crate) struct Recommendations {
 
 /// The service's routes.
 pub(crate) fn router() -> Router {
-    CountedRoutes::new(Registry::default())
+    CountedRoutes::new(Service::Recommendations, Registry::default())
         .route("/health", get(async || Healthy(Service::Recommendations)))
         .route("/recommendations/{product}", get(find))
         .with_state(())

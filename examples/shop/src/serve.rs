@@ -104,5 +104,6 @@ async fn serve(
 
 /// Writes a line for the person who watches. Nobody may be watching any more, and that is no reason to end.
 pub(crate) fn say(service: Service, what: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "[{service}] {what}");
+    // One write: five processes share the terminal.
+    let _ = io::stderr().write_all(format!("[{service}] {what}\n").as_bytes());
 }

@@ -1,22 +1,21 @@
 //! The run's side of the socket.
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::Stdio;
+use std::process::Child;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::{Child, Command};
 use toprope_model::step::Plan;
 
+use super::launch::Launch;
 use super::message::{FromInjector, PlanRequest, ToInjector};
 
 /// An injector that was started.
 #[derive(Debug)]
 pub struct Injector {
-    child: Child,
+    /// Where it is our own child.
+    child: Option<Child>,
     reader: Lines<BufReader<OwnedReadHalf>>,
     writer: OwnedWriteHalf,
 }
@@ -25,13 +24,8 @@ pub struct Injector {
 #[derive(Debug, thiserror::Error)]
 pub enum InjectorError {
     /// It could not be started.
-    #[error("cannot start the injector {executable}: {error}")]
-    Start {
-        /// The program.
-        executable: String,
-        /// Why.
-        error: std::io::Error,
-    },
+    #[error("cannot start an injector: {0}")]
+    Start(std::io::Error),
     /// It ended without a word.
     #[error("the injector died")]
     Died,
@@ -52,30 +46,15 @@ pub enum InjectorError {
 const PLAN_LIMIT: Duration = Duration::from_secs(30);
 
 impl Injector {
-    /// Starts an injector from this program's file. What it and its faults say on standard error goes to `errors`.
+    /// Starts an injector.
     ///
     /// # Errors
     /// [`InjectorError::Start`].
-    pub fn start(executable: &Path, errors: Stdio) -> Result<Self, InjectorError> {
-        let start = |error| InjectorError::Start { executable: executable.display().to_string(), error };
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(start)?;
-        let child = Command::new(executable)
-            .arg("injector")
-            .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .stderr(errors)
-            .spawn()
-            .map_err(start)?;
-        ours.set_nonblocking(true).map_err(start)?;
-        let (reader, writer) = UnixStream::from_std(ours).map_err(start)?.into_split();
+    pub fn start(launch: &Launch) -> Result<Self, InjectorError> {
+        let (ours, child) = launch.start().map_err(InjectorError::Start)?;
+        ours.set_nonblocking(true).map_err(InjectorError::Start)?;
+        let (reader, writer) = UnixStream::from_std(ours).map_err(InjectorError::Start)?.into_split();
         Ok(Self { child, reader: BufReader::new(reader).lines(), writer })
-    }
-
-    /// The injector's process number.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
     }
 
     /// Sends a message. An injector that is gone is noticed by [`Injector::next`].
@@ -107,8 +86,16 @@ impl Injector {
         }
     }
 
-    /// Waits until the process has ended.
-    pub async fn reaped(&mut self) {
-        let _ = self.child.wait().await;
+    /// Waits until the process has ended, where it is our own child; its socket is closed first.
+    pub async fn reaped(self) {
+        drop(self.writer);
+        let Some(mut child) = self.child else { return };
+        // An injector that has said all ends at once; one that does not is its guard's to end.
+        for _ in 0..100 {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }

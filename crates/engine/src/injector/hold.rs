@@ -21,8 +21,8 @@ use crate::journal::{Entry, Journal, JournalError};
 const OBSERVE_EVERY: Duration = Duration::from_millis(500);
 /// How long one measurement may take before it counts as failed.
 const OBSERVE_LIMIT: Duration = Duration::from_secs(5);
-/// How long the effect of a fault that happens at one instant is looked for.
-const INSTANT_LIMIT: Duration = Duration::from_secs(10);
+/// How long the effect of a fault that happens at one instant is looked for, where the fault itself sets no limit.
+const INSTANT_LIMIT: Duration = Duration::from_secs(300);
 
 /// Applies, holds and undoes. Returns when nothing is in force any more and connections in flight have ended.
 pub(super) async fn hold(
@@ -42,7 +42,7 @@ pub(super) async fn hold(
         Err(error) => return run.send(failed(error)).await,
     };
     run.send(FromInjector::Planned(Box::new(plan.clone()))).await;
-    let journal = Journal::at(&request.journal);
+    let journal = &planned.journal;
     let deadline = boottime() + planned.params.duration;
     let mut entry = match intent(planned, &plan, &request, deadline).and_then(|intent| Ok(journal.begin(&intent)?)) {
         Ok(entry) => entry,
@@ -50,7 +50,7 @@ pub(super) async fn hold(
     };
     if planned.fault.spec().lasting {
         let armed = match &mut guard {
-            Some(guard) => guard.arm(&journal, entry.path(), &planned.host, deadline).await,
+            Some(guard) => guard.arm(journal, entry.path(), &planned.host, deadline).await,
             None => Err(std::io::Error::other("it could not be started")),
         };
         if let Err(error) = armed {
@@ -66,7 +66,7 @@ pub(super) async fn hold(
         Err(error) => {
             let (undone, _) = release(planned, &plan, injections, &mut entry, Duration::ZERO).await;
             run.send(FromInjector::ApplyFailed { failure: error.into(), undone }).await;
-            finish(&journal, &entry, guard, requests).await;
+            finish(journal, &entry, guard, requests).await;
             return;
         }
     }
@@ -75,14 +75,14 @@ pub(super) async fn hold(
     let effect = if planned.fault.spec().lasting {
         in_force(planned, deadline, &request.changes, &mut injections, requests, run).await
     } else {
-        instant(&mut injections).await
+        instant(&mut injections, requests).await
     };
     run.send(FromInjector::Effect { effect, last: true }).await;
     run.send(FromInjector::Undoing).await;
     let drain = Duration::from_millis(request.drain_ms);
     let (undone, draining) = release(planned, &plan, injections, &mut entry, drain).await;
     run.send(FromInjector::Undone(undone)).await;
-    finish(&journal, &entry, guard, requests).await;
+    finish(journal, &entry, guard, requests).await;
     if !draining.is_empty() {
         let ended = futures::future::join_all(draining).await;
         let (own, cut) = ended.iter().fold((0, 0), |sum, e| (sum.0 + e.0, sum.1 + e.1));
@@ -227,15 +227,20 @@ fn merge(total: &mut Effect, part: Effect, parts: usize) {
     }
 }
 
-/// A fault that happens at one instant: its effect is looked for until it is seen.
-async fn instant(injections: &mut [Box<dyn Injection>]) -> Effect {
+/// A fault that happens at one instant: its effect is looked for until it is known, or the run ends it.
+async fn instant(injections: &mut [Box<dyn Injection>], requests: &mut Requests) -> Effect {
     let until = boottime() + INSTANT_LIMIT;
     loop {
         let effect = observe(injections).await;
-        if effect.took == Some(true) || boottime() > until {
+        if effect.took.is_some() || boottime() > until {
             return effect;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            request = requests.recv() => if matches!(request, None | Some(ToInjector::Release { .. })) {
+                return observe(injections).await;
+            },
+        }
     }
 }
 

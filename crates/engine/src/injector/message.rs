@@ -52,6 +52,8 @@ pub struct PlanRequest {
     pub host: Host,
     /// The most it may hit.
     pub limits: Limits,
+    /// The journal's directory.
+    pub journal: PathBuf,
 }
 
 /// The most that an injection may hit.
@@ -72,8 +74,6 @@ pub struct ApplyRequest {
     pub injection: u32,
     /// Who asked for it.
     pub user: String,
-    /// The journal's directory.
-    pub journal: PathBuf,
     /// How long connections in flight are carried on, in milliseconds.
     pub drain_ms: u64,
     /// Parameters that change while it is in force, in order.

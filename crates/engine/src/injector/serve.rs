@@ -1,5 +1,7 @@
 //! The injector's side of the socket.
 
+use std::io::Read;
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,13 +9,15 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use toprope_model::Node;
-use toprope_model::step::Plan;
+use toprope_model::kind::Need;
+use toprope_model::step::{Plan, Undone};
+use toprope_os::caps::{self, Capability};
 
 use super::hold;
-use super::message::{ApplyRequest, FromInjector, Limits, PlanRequest, ToInjector};
+use super::message::{FromInjector, Limits, PlanRequest, ToInjector};
 use crate::fault::{Fault, FaultError, FaultTable, Params};
 use crate::guard::Guard;
 use crate::host::{Host, Person};
@@ -36,11 +40,14 @@ impl ToRun {
 /// What the run asked for, as it comes in; its end is the end of the lease.
 pub(super) type Requests = mpsc::UnboundedReceiver<ToInjector>;
 
+/// Who waits for an answer from the run.
+type Pending = Arc<Mutex<Option<oneshot::Sender<Result<(), String>>>>>;
+
 /// The person at the run's terminal.
 #[derive(Debug)]
 struct AtTheRun {
     run: ToRun,
-    answer: Arc<Mutex<Option<oneshot::Sender<Result<(), String>>>>>,
+    answer: Pending,
 }
 
 impl Person for AtTheRun {
@@ -68,11 +75,13 @@ pub(super) struct Planned {
     pub(super) params: Params,
     pub(super) host: Host,
     pub(super) limits: Limits,
+    pub(super) journal: Journal,
 }
 
 impl Planned {
-    /// Resolves the fault anew and holds it against the limits.
+    /// Resolves the fault anew and holds it against the limits. Refuses while something is still to be undone here.
     pub(super) async fn plan(&self) -> Result<Plan, FaultError> {
+        self.journal.refuse_dirty()?;
         let plan = self.fault.plan(&self.params, &self.host).await?;
         within_limits(&plan, self.limits)?;
         Ok(plan)
@@ -106,77 +115,110 @@ fn within_limits(plan: &Plan, limits: Limits) -> Result<(), FaultError> {
 
 /// Serves one run over a socket until the run is gone and nothing is in force any more.
 ///
-/// `executable` is this program: guards are started from it.
+/// The first message says which fault it is; before any thread is started, all privileges but those that the fault
+/// names are given up for good. `executable` is this program: guards are started from it.
 ///
 /// # Errors
 /// The socket cannot be used at all.
-pub async fn serve(table: FaultTable, stream: UnixStream, executable: PathBuf) -> std::io::Result<()> {
+pub fn serve(table: FaultTable, mut stream: StdStream, executable: PathBuf) -> std::io::Result<()> {
+    let Some(first) = first_message(&mut stream)? else { return Ok(()) };
+    drop_privileges(table, &first);
+    stream.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let served = runtime.block_on(async { serve_run(table, UnixStream::from_std(stream)?, first, executable).await });
+    runtime.shutdown_background();
+    served
+}
+
+/// Reads one message without a runtime; `None` when the run is gone before it says anything.
+fn first_message(stream: &mut StdStream) -> std::io::Result<Option<ToInjector>> {
+    const LONGEST: usize = 4 << 20;
+    let mut line = Vec::new();
+    let mut byte = [0u8];
+    while stream.read(&mut byte)? == 1 {
+        if byte[0] == b'\n' {
+            return Ok(Some(serde_json::from_slice(&line)?));
+        }
+        line.push(byte[0]);
+        if line.len() > LONGEST {
+            return Err(std::io::Error::other("the first message does not end"));
+        }
+    }
+    Ok(None)
+}
+
+/// Keeps only what the fault names. An unprivileged injector has nothing to give up.
+fn drop_privileges(table: FaultTable, first: &ToInjector) {
+    let kind = match first {
+        ToInjector::Plan(request) => Some(request.fault.clone()),
+        ToInjector::Undo { journal, record, .. } => Journal::at(journal).read(record).ok().map(|r| r.intent.fault),
+        _ => None,
+    };
+    let Some(fault) = kind.and_then(|kind| table.get(&kind)) else { return };
+    let needs = fault.spec().needs;
+    let kept: Vec<Capability> = needs.iter().flat_map(|need| capabilities(*need)).copied().collect();
+    if needs.contains(&Need::SetUser) {
+        // What runs a user's program leaves that program its own rights: as root, or by sudo, it has them all.
+        let _ = caps::keep_only_until_exec(&kept);
+    } else {
+        let _ = caps::keep_only(&kept);
+        let _ = caps::no_new_privs();
+    }
+}
+
+/// The capabilities behind a need.
+fn capabilities(need: Need) -> &'static [Capability] {
+    match need {
+        Need::NetAdmin => &[Capability::NetAdmin, Capability::NetRaw],
+        Need::Bpf => &[Capability::Bpf, Capability::NetAdmin, Capability::SysAdmin],
+        Need::Kill => &[Capability::Kill],
+        Need::Ptrace => &[Capability::SysPtrace, Capability::DacReadSearch],
+        Need::DacOverride => &[Capability::DacOverride],
+        Need::SetUser => &[Capability::Setuid, Capability::Setgid],
+    }
+}
+
+async fn serve_run(
+    table: FaultTable,
+    stream: UnixStream,
+    first: ToInjector,
+    executable: PathBuf,
+) -> std::io::Result<()> {
     let (reader, writer) = stream.into_split();
     let run = ToRun(Arc::new(tokio::sync::Mutex::new(writer)));
-    let answer: Arc<Mutex<Option<oneshot::Sender<Result<(), String>>>>> = Arc::default();
+    let answer: Pending = Arc::default();
     let person = Arc::new(AtTheRun { run: run.clone(), answer: answer.clone() });
     let (sender, mut requests) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        let mut lines = BufReader::new(reader).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            match serde_json::from_str(&line) {
-                Ok(ToInjector::Answer(said)) => {
-                    if let Some(waiting) = answer.lock().ok().and_then(|mut a| a.take()) {
-                        let _ = waiting.send(said);
-                    }
-                }
-                Ok(request) => {
-                    let _ = sender.send(request);
-                }
-                // Whoever talks nonsense is not our run.
-                Err(_) => break,
-            }
-        }
-        // The pending question is dropped with the answer's slot: nobody is there to answer.
-        if let Ok(mut slot) = answer.lock() {
-            slot.take();
-        }
-    });
+    let _ = sender.send(first);
+    tokio::spawn(listen(reader, answer, sender));
     let mut planned: Option<Planned> = None;
     let mut guard: Option<Guard> = None;
     while let Some(request) = requests.recv().await {
         match request {
             ToInjector::Plan(request) => {
                 planned = prepare(table, *request, person.clone());
-                let Some(planned) = &planned else {
-                    let failure = FaultError::new("this Toprope does not know the fault").into();
-                    run.send(FromInjector::PlanFailed(failure)).await;
-                    continue;
+                let answer = match &planned {
+                    None => Err(FaultError::new("this Toprope does not know the fault")),
+                    Some(planned) => planned.plan().await,
                 };
-                drop_privileges(planned.fault);
-                match planned.plan().await {
-                    Ok(plan) => {
-                        if planned.fault.spec().lasting && guard.is_none() {
-                            guard = Guard::start(&executable).ok();
-                        }
-                        run.send(FromInjector::Planned(Box::new(plan))).await;
-                    }
-                    Err(error) => run.send(FromInjector::PlanFailed(error.into())).await,
+                let lasting = planned.as_ref().is_some_and(|p| p.fault.spec().lasting);
+                if answer.is_ok() && lasting && guard.is_none() {
+                    guard = Guard::start(&executable).ok();
                 }
+                run.send(match answer {
+                    Ok(plan) => FromInjector::Planned(Box::new(plan)),
+                    Err(error) => FromInjector::PlanFailed(error.into()),
+                })
+                .await;
             }
             ToInjector::Apply(request) => {
                 let Some(planned) = &planned else { continue };
-                hold_until_undone(planned, request, guard.take(), &mut requests, &run).await;
+                hold::hold(planned, request, guard.take(), &mut requests, &run).await;
                 return Ok(());
             }
             ToInjector::Undo { journal, record, host } => {
-                let journal = Journal::at(journal);
                 let host = Host { person: Some(person.clone()), ..host };
-                let undone = match journal.read(&record) {
-                    Ok(read) => crate::undo::undo_record(&journal, &read, table, &host, "run").await,
-                    Err(error) => Err(error),
-                };
-                let undone = undone.unwrap_or_else(|error| toprope_model::step::Undone {
-                    clean: false,
-                    by: "run".into(),
-                    notes: vec![error.to_string()],
-                    drained: None,
-                });
+                let undone = undo(&Journal::at(journal), &record, table, &host).await;
                 run.send(FromInjector::Undone(undone)).await;
                 return Ok(());
             }
@@ -184,6 +226,40 @@ pub async fn serve(table: FaultTable, stream: UnixStream, executable: PathBuf) -
         }
     }
     Ok(())
+}
+
+/// Takes messages from the run until it is gone; then the requests end too, and with them the lease.
+async fn listen(reader: OwnedReadHalf, answer: Pending, requests: mpsc::UnboundedSender<ToInjector>) {
+    let waiting = || answer.lock().ok().and_then(|mut a| a.take());
+    let mut lines = BufReader::new(reader).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(ToInjector::Answer(said)) => {
+                if let Some(waiting) = waiting() {
+                    let _ = waiting.send(said);
+                }
+            }
+            Ok(request) => {
+                let _ = requests.send(request);
+            }
+            Err(_) => break, // Whoever talks nonsense is not our run.
+        }
+    }
+    // A question that is still open will not be answered.
+    waiting();
+}
+
+async fn undo(journal: &Journal, record: &std::path::Path, table: FaultTable, host: &Host) -> Undone {
+    let undone = match journal.read(record) {
+        Ok(read) => crate::undo::undo_record(journal, &read, table, host, "run").await,
+        Err(error) => Err(error),
+    };
+    undone.unwrap_or_else(|error| Undone {
+        clean: false,
+        by: "run".into(),
+        notes: vec![error.to_string()],
+        drained: None,
+    })
 }
 
 fn prepare(table: FaultTable, request: PlanRequest, person: Arc<AtTheRun>) -> Option<Planned> {
@@ -194,20 +270,5 @@ fn prepare(table: FaultTable, request: PlanRequest, person: Arc<AtTheRun>) -> Op
         duration: Duration::from_millis(request.for_ms),
     };
     let host = Host { person: Some(person), ..request.host };
-    Some(Planned { fault, params, host, limits: request.limits })
-}
-
-/// Keeps only what the fault names. That it fails is no reason to stop: then there were no privileges to drop.
-fn drop_privileges(fault: &'static dyn Fault) {
-    let _ = fault.spec().needs;
-}
-
-async fn hold_until_undone(
-    planned: &Planned,
-    request: ApplyRequest,
-    guard: Option<Guard>,
-    requests: &mut Requests,
-    run: &ToRun,
-) {
-    hold::hold(planned, request, guard, requests, run).await;
+    Some(Planned { fault, params, host, limits: request.limits, journal: Journal::at(request.journal) })
 }

@@ -16,7 +16,10 @@ pub(super) fn failed(what: &str, error: &(dyn Error + 'static)) -> Answer {
     let ours = causes(error)
         .filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
         .any(|code| OURS.iter().any(|errno| errno.raw_os_error() == code));
-    if ours { Answer::broken(format!("{why} (on this host, not on the other side)")) } else { Answer::bad(why) }
+    match ours {
+        true => Answer::broken(format!("{why} (on this host, not on the other side)")),
+        false => Answer { unanswered: true, ..Answer::bad(why) },
+    }
 }
 
 /// What is at the bottom of an error, which alone says what happened: libraries wrap it in what they were doing.
@@ -51,7 +54,7 @@ mod tests {
         let refused = io::Error::from_raw_os_error(Errno::CONNREFUSED.raw_os_error());
         let answer = failed("cannot connect", &refused);
         assert_eq!(answer.bad.as_deref(), Some("cannot connect: connection refused (os error 111)"));
-        assert!(!answer.broken);
+        assert!(answer.unanswered && !answer.broken);
         let exhausted = io::Error::other(io::Error::from_raw_os_error(Errno::MFILE.raw_os_error()));
         assert!(failed("cannot connect", &exhausted).broken);
     }

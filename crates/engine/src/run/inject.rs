@@ -1,6 +1,5 @@
 //! One injection as the run sees it: plan, apply, follow, and find out how it ended even when its injector died.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,20 +12,12 @@ use super::recorder::Recorder;
 use super::{RunError, Setup, StopSwitch, prepare};
 use crate::injector::{ApplyRequest, Change, FromInjector, Injector, Limits, PlanRequest, ToInjector};
 
-/// How long an injector that died silently may still be undone by its guard before the run does it itself.
-const REAP: Duration = Duration::from_secs(2);
-
 /// Starts an injector for a fault of the method and has it plan.
-pub(super) async fn plan_fault(
-    setup: &Setup,
-    seed: u64,
-    index: usize,
-    errors: Stdio,
-) -> Result<(Plan, Injector), RunError> {
+pub(super) async fn plan_fault(setup: &Setup, seed: u64, index: usize) -> Result<(Plan, Injector), RunError> {
     let faults = setup.experiment.faults();
     let item = faults[index];
     let named = |error| RunError::Plan { fault: item.name().to_owned(), index, error };
-    let mut injector = Injector::start(&setup.executable, errors).map_err(named)?;
+    let mut injector = Injector::start(&setup.launch).map_err(named)?;
     let radius = setup.experiment.spec.blast_radius.as_ref();
     let request = PlanRequest {
         fault: item.kind.clone(),
@@ -38,6 +29,7 @@ pub(super) async fn plan_fault(
             targets: radius.and_then(|r| r.processes),
             percent: radius.and_then(|r| r.percent).map(|p| p.0),
         },
+        journal: setup.journal.directory().to_owned(),
     };
     let plan = injector.plan(request).await.map_err(named)?;
     Ok((plan, injector))
@@ -78,7 +70,6 @@ impl Injection<'_> {
             run: self.run.to_owned(),
             injection,
             user: self.setup.user.clone(),
-            journal: self.setup.state.journal().directory().to_owned(),
             drain_ms: millis(item.common.drain.0),
             changes: self.changes(&item),
         };
@@ -168,10 +159,10 @@ impl Injection<'_> {
 
     /// The injector is gone without a word: the kernel undoes what it owns, and the rest is undone from the journal,
     /// by the guard or by a fresh injector, whoever is first.
-    async fn injector_died(self, mut injector: Injector, applied: bool, announced: bool, plan: &Plan) -> Ended {
+    async fn injector_died(self, injector: Injector, applied: bool, announced: bool, plan: &Plan) -> Ended {
         let injection = self.number;
         let fault = u32::try_from(self.fault).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(REAP, injector.reaped()).await;
+        injector.reaped().await;
         if !announced {
             let error = "the injector died before it did anything".to_owned();
             self.recorder.record(Event::InjectFailed { injection, fault, error });
@@ -190,14 +181,14 @@ impl Injection<'_> {
     }
 
     async fn undo_from_journal(&self, plan: &Plan) -> Undone {
-        let journal = self.setup.state.journal();
+        let journal = &self.setup.journal;
         let record = journal.directory().join(format!("{}-{}.jsonl", self.run, self.number));
         let failed = |why: String| Undone { clean: false, by: "run".into(), notes: vec![why], drained: None };
-        if !record.exists() {
+        if matches!(record.try_exists(), Ok(false)) {
             let notes = vec![format!("nothing was applied of: {}", plan.path)];
             return Undone { clean: true, by: "run".into(), notes, drained: None };
         }
-        let mut fresh = match Injector::start(&self.setup.executable, Stdio::null()) {
+        let mut fresh = match Injector::start(&self.setup.launch) {
             Ok(fresh) => fresh,
             Err(error) => return failed(error.to_string()),
         };

@@ -116,7 +116,7 @@ impl Course {
         let waiting = self.planned.lock().ok().and_then(|mut p| p.remove(&index));
         let planned = match waiting {
             Some(planned) => Ok(planned),
-            None => plan_fault(&self.setup, self.seed, index, std::process::Stdio::null()).await,
+            None => plan_fault(&self.setup, self.seed, index).await,
         };
         let number = self.injections.fetch_add(1, Ordering::SeqCst);
         let name = self.setup.experiment.faults()[index].name().to_owned();

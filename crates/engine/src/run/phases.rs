@@ -19,8 +19,9 @@ use super::inject::plan_fault;
 use super::method::{Course, Job};
 use super::recorder::Recorder;
 use super::sampling::Sampler;
-use super::{Finished, RunError, Setup, StopSwitch, prepare, search, steady};
+use super::{Finished, RunError, Setup, StopSwitch, prepare, search};
 use crate::injector::Injector;
+use crate::journal::JournalError;
 use crate::probe::{Context, PROBES, Probe};
 
 /// So many good samples in a row end the recovery before its time.
@@ -35,7 +36,11 @@ pub(super) async fn run(
 ) -> Result<Finished, RunError> {
     setup.state.prepare()?;
     prepare::seal_dead_runs(&setup.state);
-    prepare::refuse_dirty(&setup.state)?;
+    match setup.journal.refuse_dirty() {
+        // Root's journal: its injectors look into it.
+        Err(JournalError::Io { error, .. }) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+        other => other?,
+    }
     let seed = prepare::seed(&setup);
     let run = prepare::new_run_id();
     let probes = build_probes(&setup, &run)?;
@@ -57,7 +62,6 @@ pub(super) async fn run(
         trials.trial(trials.setup.clone(), planned).await;
         trials.judge()
     };
-    trials.recorder.record(Event::Phase(Phase::Verdict));
     trials.recorder.record(Event::Judged(Box::new(judgement.clone())));
     trials.recorder.record(Event::RunEnded { exit: judgement.exit_code() });
     trials.recorder.finish();
@@ -95,7 +99,7 @@ pub(super) type PlannedFaults = HashMap<usize, (Plan, Injector)>;
 
 pub(super) async fn plan_all(setup: &Setup, seed: u64) -> Result<PlannedFaults, RunError> {
     let plan = |index| async move {
-        let planned = plan_fault(setup, seed, index, std::process::Stdio::null()).await?;
+        let planned = plan_fault(setup, seed, index).await?;
         Ok((index, planned))
     };
     let all = (0..setup.experiment.faults().len()).map(plan);
@@ -113,6 +117,7 @@ fn started(setup: &Setup, run: &str, seed: u64, probes: &[Arc<dyn Probe>]) -> Ru
         unit: probe.unit().to_owned(),
         interval_ms: experiment.interval(item).as_secs_f64() * 1e3,
         recovers: recovers(setup, item),
+        waits: probe.needs_after_injection().is_some(),
     };
     let fault = |item: &FaultItem| FaultInfo {
         name: item.name().to_owned(),
@@ -134,6 +139,7 @@ fn started(setup: &Setup, run: &str, seed: u64, probes: &[Arc<dyn Probe>]) -> Ru
         generator: prepare::GENERATOR.into(),
         again: setup.again.clone(),
         manifest: experiment.node.to_json(),
+        topology: setup.topology.as_ref().map(|t| t.node.to_json()),
         probes: experiment.spec.probes.iter().zip(experiment.spec.probe_names()).zip(probes).map(probe).collect(),
         faults: experiment.faults().into_iter().map(fault).collect(),
     }
@@ -241,9 +247,17 @@ impl Trials {
         while !time.is_zero() && self.unanswered(experiment) && tokio::time::Instant::now() < until {
             tokio::time::sleep(LOOK).await;
         }
-        let against = steady::not_seen(experiment, &self.recorder.steady_samples());
+        if time.is_zero() {
+            return self.recorder.sync().is_ok(); // Asked for: nothing is watched before.
+        }
+        let records = self.read_log();
+        let trial = match (records.first(), trial_begin(&records)) {
+            (Some(first), begin) if begin > 0 => [std::slice::from_ref(first), &records[begin..]].concat(),
+            _ => records,
+        };
+        let against = crate::verdict::steady_state(experiment, &trial).err().unwrap_or_default();
         for reason in &against {
-            self.recorder.note(Level::Error, format!("the steady state was not seen: {reason}"));
+            self.recorder.note(Level::Error, reason.clone());
         }
         against.is_empty() && self.recorder.sync().is_ok()
     }
@@ -398,15 +412,20 @@ impl Trials {
         }
     }
 
-    /// The verdict on the whole run.
+    /// The verdict on the whole run, which ends with it.
     pub(super) fn judge(&self) -> Judgement {
+        self.recorder.record(Event::Phase(Phase::Verdict));
         crate::verdict::judge(&self.setup.experiment, &self.read_log())
     }
 
     /// The outcome of the trial that was just made, and its first reason.
     pub(super) fn judge_trial(&self, setup: &Setup) -> (Outcome, String) {
         let records = self.read_log();
-        let judgement = crate::verdict::judge_trial(&setup.experiment, &records[trial_begin(&records)..]);
+        let Some(Event::RunStarted(started)) = records.first().map(|r| &r.event) else {
+            return (Outcome::Inconclusive, "the log cannot be read".into());
+        };
+        let trial = &records[trial_begin(&records)..];
+        let judgement = crate::verdict::judge_trial(&setup.experiment, started, trial);
         (judgement.outcome, judgement.reasons.first().cloned().unwrap_or_default())
     }
 }

@@ -70,17 +70,6 @@ pub(super) fn begin(state: &State, run: &str) -> Result<LogWriter, RunError> {
     Ok(LogWriter::create(&directory)?)
 }
 
-/// Refuses to start while something of an earlier run is still to be undone.
-pub(super) fn refuse_dirty(state: &State) -> Result<(), RunError> {
-    for record in state.journal().records()? {
-        if record.standing() == Standing::Dirty {
-            let what = record.intent.steps.iter().map(|s| s.describe.clone()).collect::<Vec<_>>().join("; ");
-            return Err(RunError::Dirty { fault: record.intent.fault, run: record.intent.run, what });
-        }
-    }
-    Ok(())
-}
-
 /// Seals the logs of runs that were killed: their logs get an end that says what became of what was in force.
 /// Returns the runs that were sealed.
 pub fn seal_dead_runs(state: &State) -> Vec<String> {

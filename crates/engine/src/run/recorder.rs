@@ -34,10 +34,10 @@ pub struct Recorder {
 struct Inner {
     log: Option<LogWriter>,
     guardrails: Guardrails,
-    /// Samples of the current steady state.
-    steady: Vec<Sample>,
     /// Good samples in a row of each probe since the undo, for the end of the recovery.
     streaks: Vec<u32>,
+    /// When the recovery began: an answer to what was asked before says nothing about it.
+    recovery_from: u64,
     /// Samples of each probe in this trial.
     taken: Vec<u32>,
 }
@@ -52,7 +52,7 @@ impl Recorder {
     ) -> Self {
         let stage = Stage { phase: Phase::SteadyState, in_force: 0, first_injection: None, over: false };
         let inner =
-            Inner { log: Some(log), guardrails, steady: Vec::new(), streaks: vec![0; probes], taken: vec![0; probes] };
+            Inner { log: Some(log), guardrails, streaks: vec![0; probes], recovery_from: 0, taken: vec![0; probes] };
         Self { inner: Mutex::new(inner), started: Instant::now(), stage: watch::channel(stage).0, stop, observer }
     }
 
@@ -94,14 +94,11 @@ impl Recorder {
         if let Some(taken) = inner.taken.get_mut(probe) {
             *taken += 1;
         }
-        match stage.phase {
-            Phase::SteadyState => inner.steady.push(sample.clone()),
-            Phase::Recovery => {
-                if let Some(streak) = inner.streaks.get_mut(probe) {
-                    *streak = if sample.ok && !sample.broken { *streak + 1 } else { 0 };
-                }
-            }
-            _ => {}
+        if stage.phase == Phase::Recovery
+            && sample.started >= inner.recovery_from
+            && let Some(streak) = inner.streaks.get_mut(probe)
+        {
+            *streak = if sample.ok && !sample.broken { *streak + 1 } else { 0 };
         }
         if matches!(stage.phase, Phase::Inject | Phase::Undo)
             && let Some(why) = inner.guardrails.look(sample, at)
@@ -135,11 +132,13 @@ impl Recorder {
             let mut inner = self.inner();
             match phase {
                 Phase::SteadyState => {
-                    inner.steady.clear();
                     inner.taken.fill(0);
                     inner.guardrails.reset();
                 }
-                Phase::Recovery => inner.streaks.fill(0),
+                Phase::Recovery => {
+                    inner.streaks.fill(0);
+                    inner.recovery_from = self.now();
+                }
                 _ => {}
             }
         }
@@ -179,11 +178,6 @@ impl Recorder {
     /// Where the run is, and its changes.
     pub(crate) fn stage(&self) -> watch::Receiver<Stage> {
         self.stage.subscribe()
-    }
-
-    /// The samples of the steady state.
-    pub(crate) fn steady_samples(&self) -> Vec<Sample> {
-        self.inner().steady.clone()
     }
 
     /// The good samples in a row of a probe since the undo.

@@ -9,12 +9,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use info::pids;
 pub use info::{CgroupMembership, ProcessInfo, descendants, processes};
+pub(crate) use info::{pids, ticks};
 pub use pidfd::Pidfd;
 pub use rustix::process::Signal;
 pub(crate) use stat::Stat;
 pub use stat::State;
+pub(crate) use threads::process_of;
 pub use threads::{thread_states, tracer};
 
 use crate::{

@@ -41,11 +41,20 @@ pub fn tracer(id: &ProcessId) -> Result<Option<u32>> {
         other => other?,
     };
     id.stat()?;
-    let tracer = String::from_utf8_lossy(&status)
-        .lines()
-        .find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse().ok())
-        .ok_or_else(|| Error::malformed(path, "no number in the line TracerPid"))?;
-    Ok((tracer != 0).then_some(tracer))
+    let thread =
+        number(&status, "TracerPid:").ok_or_else(|| Error::malformed(path, "no number in the line TracerPid"))?;
+    Ok((thread != 0).then(|| process_of(thread)))
+}
+
+/// The process that a thread is of: what the kernel calls a tracer is a thread.
+pub(crate) fn process_of(thread: u32) -> u32 {
+    // A thread has a directory of its own that is not listed. Where it is gone meanwhile, its own number must do.
+    let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
+    number(&status, "Tgid:").unwrap_or(thread)
+}
+
+fn number(status: &[u8], line: &str) -> Option<u32> {
+    String::from_utf8_lossy(status).lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok())
 }
 
 #[cfg(test)]

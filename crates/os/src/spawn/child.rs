@@ -23,7 +23,7 @@ pub struct Child {
 
 impl Child {
     /// Takes charge of a child that was just forked and that nobody else waits for.
-    pub(super) fn adopt(pid: u32) -> Result<Self> {
+    pub(crate) fn adopt(pid: u32) -> Result<Self> {
         Ok(Self { pidfd: Pidfd::open(&ProcessId::of(pid)?)?, status: None })
     }
 
@@ -69,8 +69,8 @@ impl Child {
         self.wait().await
     }
 
-    /// Of a child that reported a failure and exits now.
-    pub(super) fn wait_failed(mut self) -> Result<Option<ExitStatus>> {
+    /// Of a child that ends by itself at once.
+    pub(super) fn wait_ended(mut self) -> Result<Option<ExitStatus>> {
         self.wait_timeout(Duration::from_secs(10))
     }
 

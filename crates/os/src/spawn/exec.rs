@@ -33,6 +33,7 @@ pub(super) struct Plan {
     maps: Option<(String, String)>,
     death_signal: libc::c_int,
     parent: libc::pid_t,
+    dry: bool,
 }
 
 /// A step that can fail; its number travels from the child.
@@ -136,6 +137,7 @@ impl Plan {
             maps: None,
             death_signal: 0,
             parent: 0,
+            dry: false,
         }
     }
 
@@ -166,6 +168,10 @@ impl Plan {
 
     pub(super) fn death_signal(self, signal: Option<Signal>) -> Self {
         Self { death_signal: signal.map_or(0, Signal::as_raw), parent: std::process::id().cast_signed(), ..self }
+    }
+
+    pub(super) fn dry(self, dry: bool) -> Self {
+        Self { dry, ..self }
     }
 
     /// Forks, and in the child does everything and executes the program. Returns the child's number.
@@ -251,6 +257,10 @@ impl Plan {
                 // SAFETY: ends the child.
                 unsafe { libc::_exit(127) }
             }
+        }
+        if self.dry {
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) }
         }
         default_signals();
         // SAFETY: both arrays end with a null pointer, and the strings with NUL.

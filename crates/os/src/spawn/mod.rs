@@ -26,7 +26,7 @@ use self::exec::{Failure, Plan};
 use crate::{
     Error, Result,
     error::Context,
-    namespace::{Kind, Namespace},
+    namespace::{Kind, Namespace, UserMap},
     user::Identity,
 };
 
@@ -45,16 +45,6 @@ impl<T: Into<OwnedFd>> From<T> for Stdio {
     fn from(fd: T) -> Self {
         Self::Fd(fd.into())
     }
-}
-
-/// Who a child is inside a user namespace of its own. Only one user and one group exist there, as the kernel lets a
-/// user without rights map no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UserMap {
-    /// Root inside, the starting user outside.
-    Root,
-    /// The same numbers inside and outside, yet with all capabilities inside until the program is executed.
-    Same,
 }
 
 /// A child process to be started. Unless told otherwise it gets our environment, directory, user and namespaces,
@@ -199,9 +189,18 @@ impl Spawn {
     /// # Errors
     /// [`Error::System`] with the step that failed; no child is left then.
     pub fn start(self) -> Result<Child> {
+        self.fork(false)
+    }
+
+    /// Does everything but execute the program, and leaves no child: whether [`Spawn::start`] would be allowed.
+    pub fn dry_run(self) -> Result<()> {
+        self.fork(true)?.wait_ended().map(drop)
+    }
+
+    fn fork(self, dry: bool) -> Result<Child> {
         let name = self.program.display().to_string();
         let lasting = self.death_signal.is_some();
-        let (mut failure, plan) = self.plan()?;
+        let (mut failure, plan) = self.plan(dry)?;
         // The kernel sends the signal when the *thread* that forked ends, so that one must last (prctl(2)).
         let pid = if lasting { on_lasting_thread(move || plan.fork())? } else { plan.fork() };
         let child = Child::adopt(pid.cannot(|| format!("start {name}: fork"))?)?;
@@ -210,7 +209,7 @@ impl Spawn {
         match failure.read_exact(&mut report) {
             Ok(()) => {
                 let (step, source) = Failure::decode(report);
-                drop(child.wait_failed());
+                child.wait_ended()?;
                 Err(Error::System {
                     action: format!("start {name}: {}", step.describe()),
                     needs: Some(step.needs()),
@@ -223,7 +222,7 @@ impl Spawn {
     }
 
     /// Allocates all that the child will use: between fork and exec it must not.
-    fn plan(self) -> Result<(File, Plan)> {
+    fn plan(self, dry: bool) -> Result<(File, Plan)> {
         let what = || format!("prepare the start of {}", self.program.display());
         let program = find(&self.program, self.environment.get(OsStr::new("PATH")))?;
         let mut args = vec![text(self.program.as_bytes())?];
@@ -256,10 +255,7 @@ impl Spawn {
             Some(identity) => (identity.uid, identity.gid),
             None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
-        let maps = self.new_user.map(|map| {
-            let inside = |id: u32| if map == UserMap::Root { 0 } else { id };
-            (format!("{} {uid} 1\n", inside(uid)), format!("{} {gid} 1\n", inside(gid)))
-        });
+        let maps = self.new_user.map(|map| map.texts(uid, gid));
         let new_namespaces = if self.new_user.is_some() { libc::CLONE_NEWUSER } else { 0 }
             | if self.new_net { libc::CLONE_NEWNET } else { 0 };
 
@@ -270,7 +266,8 @@ impl Spawn {
             .enter(self.enter)
             .identity(self.identity)
             .new_namespaces(new_namespaces, maps)
-            .death_signal(self.death_signal);
+            .death_signal(self.death_signal)
+            .dry(dry);
         Ok((File::from(OwnedFd::from(failure)), plan))
     }
 }

@@ -75,15 +75,18 @@ fn no_signal_is_blocked_and_a_broken_pipe_is_not_ignored() {
 
 #[test]
 fn a_start_that_fails_says_at_which_step_and_leaves_no_child() {
-    let e = Spawn::new("/no/such/program").start().expect_err("it does not exist");
-    assert_eq!(e.raw_os_error(), Some(libc::ENOENT));
-    assert!(e.to_string().contains("/no/such/program: execute it"), "{e}");
-    let e = Spawn::new("no-such-program").start().expect_err("it does not exist");
-    assert!(e.to_string().contains("in no directory of PATH"), "{e}");
-    let e = Spawn::new("sh").directory("/no/such/directory").start().expect_err("it does not exist");
-    assert!(e.to_string().contains("enter the directory"), "{e}");
-    assert!(matches!(Spawn::new("sh").arg("a\0b").start(), Err(Error::Invalid { .. })));
-    assert!(crate::process::descendants(std::process::id()).expect("/proc is mounted").is_empty());
+    // In a process that has no other children.
+    in_fork(|| {
+        let e = Spawn::new("/no/such/program").start().expect_err("it does not exist");
+        assert_eq!(e.raw_os_error(), Some(libc::ENOENT));
+        assert!(e.to_string().contains("/no/such/program: execute it"), "{e}");
+        let e = Spawn::new("no-such-program").start().expect_err("it does not exist");
+        assert!(e.to_string().contains("in no directory of PATH"), "{e}");
+        let e = Spawn::new("sh").directory("/no/such/directory").start().expect_err("it does not exist");
+        assert!(e.to_string().contains("enter the directory"), "{e}");
+        assert!(matches!(Spawn::new("sh").arg("a\0b").start(), Err(Error::Invalid { .. })));
+        assert!(crate::process::descendants(std::process::id()).expect("/proc is mounted").is_empty());
+    });
 }
 
 #[tokio::test]

@@ -144,7 +144,7 @@ impl Book {
 
 /// The cart's routes over a book.
 pub(crate) fn router(book: Arc<Book>) -> Router {
-    CountedRoutes::new(Registry::default())
+    CountedRoutes::new(Service::Cart, Registry::default())
         .route("/health", get(health))
         .route("/orders", get(list))
         .route("/orders/{id}", get(find).put(place))

@@ -58,7 +58,7 @@ impl Gateway {
     pub(crate) fn router(self: Arc<Self>) -> Router {
         let mut registry = Registry::default();
         self.counters.register(&mut registry);
-        CountedRoutes::new(registry)
+        CountedRoutes::new(Service::Gateway, registry)
             .route("/health", get(health))
             .route("/stats", get(stats))
             .route("/product/{id}", get(page::product_page))

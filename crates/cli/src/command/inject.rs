@@ -1,0 +1,104 @@
+//! `toprope inject`: one fault without a file.
+
+use serde_json::{Map, Value as Json, json};
+use toprope_model::Node;
+use toprope_model::field::{Field, Type};
+
+use super::run::{execute, setup};
+use crate::args::InjectArgs;
+use crate::invocation::{Failure, tables};
+use crate::{load, show};
+
+/// Makes a manifest from the command line, runs it, and prints it to keep.
+pub fn inject(args: &InjectArgs) -> Result<u8, Failure> {
+    let manifest = manifest(args)?;
+    if args.print {
+        show::text(&Node::from_json(&manifest).to_yaml());
+        return Ok(0);
+    }
+    let loaded = load::from_json(&manifest, None, &tables())?;
+    let mut setup = setup(&loaded, "inject")?;
+    setup.seed = args.seed;
+    let exit = execute(&loaded, setup, &args.output)?;
+    if !args.output.json {
+        show::line("\nThe manifest, to keep:\n");
+        show::text(&Node::from_json(&manifest).to_yaml());
+    }
+    Ok(exit)
+}
+
+fn manifest(args: &InjectArgs) -> Result<Json, Failure> {
+    let mut step = fault_step(&args.fault, &args.params)?;
+    let fault = &mut step[&args.fault];
+    if let Some(time) = &args.for_ {
+        fault["for"] = json!(time);
+    }
+    let mut probes: Vec<Json> =
+        args.probe.iter().map(|url| json!({"http": {"get": url, "interval": "200ms"}})).collect();
+    if probes.is_empty() {
+        // Without a probe nothing is claimed of the system, but that this host still answers at all.
+        probes.push(json!({"command": {"run": ["true"], "name": "this-host-answers"}}));
+    }
+    let hypothesis = args.hypothesis.clone().unwrap_or_else(|| match args.probe.as_slice() {
+        [] => format!("this host survives {}", args.fault),
+        urls => format!("{} answers under {}", urls.join(" and "), args.fault),
+    });
+    Ok(json!({
+        "apiVersion": toprope_model::API_VERSION,
+        "kind": "Experiment",
+        "metadata": {"name": format!("inject-{}", args.fault)},
+        "spec": {"hypothesis": hypothesis, "probes": probes, "method": [step]},
+    }))
+}
+
+/// `kind key=value nested.key=value` as a step of a method.
+pub fn fault_step(kind: &str, params: &[String]) -> Result<Json, Failure> {
+    let tables = tables();
+    let Some(spec) = tables.fault(kind) else {
+        let kinds = tables.faults.iter().map(|f| f.spec.kind);
+        let near = toprope_model::diagnostic::nearest(kind, kinds);
+        let help = near.map_or("`toprope faults` lists them".to_owned(), |n| format!("did you mean `{n}`?"));
+        return Err(Failure::new(format!("there is no fault `{kind}`")).help(help));
+    };
+    let fields = (spec.spec.fields)();
+    let mut map = Map::new();
+    for param in params {
+        let Some((path, text)) = param.split_once('=') else {
+            return Err(Failure::new(format!("`{param}`: write KEY=VALUE")));
+        };
+        set(&mut map, path, typed(&fields, path, text))
+            .map_err(|()| Failure::new(format!("`{path}` is given twice")))?;
+    }
+    Ok(json!({ kind: map }))
+}
+
+fn set(map: &mut Map<String, Json>, path: &str, value: Json) -> Result<(), ()> {
+    match path.split_once('.') {
+        None => {
+            if map.insert(path.to_owned(), value).is_none() {
+                Ok(())
+            } else {
+                Err(())
+            }
+        }
+        Some((first, rest)) => {
+            let inner = map.entry(first).or_insert_with(|| Json::Object(Map::new()));
+            set(inner.as_object_mut().ok_or(())?, rest, value)
+        }
+    }
+}
+
+/// A value by its field's type: text fields take text as it is, lists take words, all else what YAML says.
+fn typed(fields: &[Field], path: &str, text: &str) -> Json {
+    let mut fields = fields.to_vec();
+    let mut keys = path.split('.').peekable();
+    while let Some(key) = keys.next() {
+        match fields.iter().find(|f| f.key == key).map(|f| f.ty.clone()) {
+            Some(Type::Object(inner)) if keys.peek().is_some() => fields = inner,
+            Some(Type::Text { .. } | Type::Choice(_)) => return json!(text),
+            Some(Type::List(_)) => return Json::Array(text.split_whitespace().map(|w| json!(w)).collect()),
+            _ => break,
+        }
+    }
+    load::plain(text).to_json()
+}

@@ -1,0 +1,103 @@
+//! `toprope faults` and `toprope probes`
+
+use serde_json::json;
+use toprope_model::experiment::{FaultCommon, ProbeCommon};
+use toprope_model::field::{Field, Type};
+use toprope_model::kind::{FaultSpec, UndoKind};
+use toprope_model::{KindSpec, Tables};
+
+use crate::args::KindArgs;
+use crate::invocation::{Failure, tables};
+use crate::show;
+
+/// Lists or explains faults.
+pub fn faults(args: &KindArgs) -> Result<u8, Failure> {
+    let tables = tables();
+    let specs: Vec<&KindSpec> = tables.faults.iter().map(|f| &f.spec).collect();
+    kinds(args, "fault", &specs, &FaultCommon::fields(), &tables)
+}
+
+/// Lists or explains probes.
+pub fn probes(args: &KindArgs) -> Result<u8, Failure> {
+    let tables = tables();
+    kinds(args, "probe", &tables.probes, &ProbeCommon::fields(), &tables)
+}
+
+fn kinds(args: &KindArgs, what: &str, specs: &[&KindSpec], common: &[Field], tables: &Tables) -> Result<u8, Failure> {
+    let Some(kind) = &args.kind else {
+        if args.json {
+            let list: Vec<_> = specs.iter().map(|s| json!({"kind": s.kind, "summary": s.summary})).collect();
+            show::line(&serde_json::to_string_pretty(&list).unwrap_or_default());
+            return Ok(0);
+        }
+        let width = specs.iter().map(|s| s.kind.len()).max().unwrap_or_default();
+        specs.iter().for_each(|s| show::line(&format!("{:width$}  {}", s.kind, s.summary)));
+        return Ok(0);
+    };
+    let Some(spec) = specs.iter().find(|s| s.kind == kind) else {
+        let near = toprope_model::diagnostic::nearest(kind, specs.iter().map(|s| s.kind));
+        let help = near.map_or(format!("`toprope {what}s` lists them"), |n| format!("did you mean `{n}`?"));
+        return Err(Failure::new(format!("there is no {what} `{kind}`")).help(help));
+    };
+    if args.json {
+        let field = |f: &Field| json!({"key": f.key, "doc": f.doc, "type": type_name(&f.ty), "required": f.required, "default": f.default});
+        let value = json!({
+            "kind": spec.kind, "summary": spec.summary, "docs": spec.docs, "example": spec.example,
+            "fields": (spec.fields)().iter().map(field).collect::<Vec<_>>(),
+        });
+        show::line(&serde_json::to_string_pretty(&value).unwrap_or_default());
+        return Ok(0);
+    }
+    show::line(&format!("{}: {}\n", spec.kind, spec.summary));
+    if let Some(fault) = tables.fault(kind) {
+        show::line(&format!("{}\n", undo_in_words(fault)));
+    }
+    show::line(spec.docs.trim());
+    show::line("\nParameters:");
+    (spec.fields)().iter().for_each(|f| print_field(f, 2));
+    let names: Vec<&str> = common.iter().map(|f| f.key.as_str()).collect();
+    show::line(&format!("\nAs every {what}: {}", names.join(", ")));
+    show::line(&format!("\nExample:\n\n{}", spec.example.trim_end()));
+    Ok(0)
+}
+
+/// Who undoes a fault when everything of ours is dead.
+pub fn undo_in_words(fault: &FaultSpec) -> &'static str {
+    match fault.undo {
+        UndoKind::KernelOwned => "Undone by the kernel when its injector dies.",
+        UndoKind::Journalled => {
+            "Undone by its injector or its guard; when all are dead, by `toprope undo` from the journal."
+        }
+        UndoKind::Irreversible => "Happens at one instant and cannot be undone.",
+    }
+}
+
+fn print_field(field: &Field, indent: usize) {
+    let mut about = type_name(&field.ty);
+    match (field.required, field.default) {
+        (true, _) => about.push_str(", required"),
+        (false, Some(default)) => about.push_str(&format!(", {default} if not given")),
+        (false, None) => {}
+    }
+    show::line(&format!("{:indent$}{} ({about})", "", field.key));
+    let doc = field.doc.split_whitespace().collect::<Vec<_>>().join(" ");
+    show::wrapped(&doc, indent + 4);
+    if let Type::Object(inner) = &field.ty {
+        inner.iter().for_each(|f| print_field(f, indent + 4));
+    }
+}
+
+/// A type in a user's words.
+pub fn type_name(ty: &Type) -> String {
+    match ty {
+        Type::Bool => "true or false".into(),
+        Type::Int { .. } => "whole number".into(),
+        Type::Float => "number".into(),
+        Type::Text { what, .. } => what.trim_start_matches("a ").trim_start_matches("an ").into(),
+        Type::Choice(words) => words.join(" | "),
+        Type::List(item) => format!("list of {}", type_name(item)),
+        Type::Map(value) => format!("map of names to {}", type_name(value)),
+        Type::Object(_) => "map".into(),
+        Type::Kind(table) => (*table).into(),
+    }
+}

@@ -1,0 +1,72 @@
+//! `toprope plan`
+
+use serde_json::json;
+use toprope_engine::run::RunError;
+use toprope_model::experiment::STEADY_STATE;
+use toprope_model::step::Undo;
+use toprope_model::{Dur, units::short};
+
+use super::run::setup;
+use crate::args::PlanArgs;
+use crate::invocation::{Failure, runtime, tables};
+use crate::load::{self, Loaded};
+use crate::show;
+
+/// Prints what a run would do here and now.
+pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
+    let loaded = load::experiment(&args.manifest.file, &args.manifest.set, &tables())?;
+    let mut setup = setup(&loaded, "plan")?;
+    setup.seed = args.seed.or(setup.seed);
+    let plans = runtime()?.block_on(toprope_engine::run::plan(&setup)).map_err(|error| at_its_place(error, &loaded))?;
+    if args.json {
+        let names = loaded.experiment.spec.probe_names();
+        let value = json!({"experiment": loaded.experiment.name, "probes": names, "faults": plans});
+        show::line(&serde_json::to_string_pretty(&value).unwrap_or_default());
+        return Ok(0);
+    }
+    let experiment = &loaded.experiment;
+    show::line(&format!("{}: {}", experiment.name, experiment.spec.hypothesis));
+    let steady = experiment.spec.steady_state.as_ref().map_or(STEADY_STATE, |s| s.for_.0);
+    show::line(&format!("\nSteady state: {} before anything is injected", Dur(steady)));
+    for (item, name) in experiment.spec.probes.iter().zip(experiment.spec.probe_names()) {
+        let interval = experiment.interval(item);
+        let during = experiment.method_duration().as_secs_f64() / interval.as_secs_f64().max(1e-3);
+        let mut text = format!("  {name} ({}), every {}", item.kind, Dur(interval));
+        let needed = item.common.samples_needed();
+        if needed > 1 {
+            text.push_str(&format!(": about {} samples while the method runs, {needed} needed", short(during.floor())));
+        }
+        show::line(&text);
+    }
+    for (fault, plan) in experiment.faults().iter().zip(&plans) {
+        let time = fault.common.for_.map_or("at one instant".to_owned(), |d| format!("for {d}"));
+        show::line(&format!("\n{} ({}) {time}", fault.name(), fault.kind));
+        show::line(&format!("  path     {}", plan.path));
+        show::line(&format!("  targets  {} of {} that match", plan.targets.len(), plan.matched));
+        plan.targets.iter().for_each(|t| show::line(&format!("           {t}")));
+        for step in &plan.steps {
+            show::line(&format!("  step     {}", step.describe));
+            let undo = match &step.undo {
+                Undo::KernelOwned(how) => format!("the kernel, when the injector ends: {how}"),
+                Undo::Restore(_) => "restored from the journal".to_owned(),
+                Undo::Irreversible { leaves } => format!("cannot be undone; leaves {}", leaves.join(", ")),
+            };
+            show::line(&format!("  undo     {undo}"));
+        }
+        plan.warnings.iter().for_each(|w| show::line(&format!("  warning  {w}")));
+    }
+    show::line("\nNothing was changed.");
+    Ok(0)
+}
+
+/// A fault that was refused is shown where the manifest names it.
+pub fn at_its_place(error: RunError, loaded: &Loaded) -> Failure {
+    let RunError::Plan { index, .. } = &error else { return error.into() };
+    let Some(span) = loaded.experiment.faults().get(*index).map(|f| f.kind_span) else { return error.into() };
+    let mut problems = toprope_model::Problems::default();
+    let problem = problems.add(span, error.to_string(), "this fault");
+    if let Some(help) = error.help() {
+        problem.help(help);
+    }
+    Failure::manifest(loaded.sources.clone(), problems)
+}

@@ -1,0 +1,82 @@
+//! `toprope report` and `toprope replay`
+
+use std::path::{Path, PathBuf};
+
+use toprope_engine::log::{FILE, Log};
+use toprope_engine::report::Suite;
+use toprope_engine::run::Finished;
+
+use crate::args::{Form, OutputArgs, ReplayArgs, ReportArgs};
+use crate::invocation::{Failure, state};
+use crate::show;
+
+/// Renders the report of a run, or checks its log.
+pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
+    let log = read(&log_of(&args.run)?)?;
+    if args.verify {
+        show::line(&format!("the log is as it was written: {} events, hash {}", log.records.len(), log.head));
+        return Ok(0);
+    }
+    give(&render(&log, args.form)?, args.output.as_deref())
+}
+
+/// The same from the log alone.
+pub fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
+    let path = PathBuf::from(&args.run);
+    let path = if path.is_file() { path } else { log_of(&args.run)? };
+    give(&render(&read(&path)?, args.form)?, args.output.as_deref())
+}
+
+fn log_of(run: &str) -> Result<PathBuf, Failure> {
+    let state = state()?;
+    Ok(state.run(&super::runs::find(&state, run)?).join(FILE))
+}
+
+fn read(path: &Path) -> Result<Log, Failure> {
+    Ok(toprope_engine::log::read(path)?)
+}
+
+fn render(log: &Log, form: Form) -> Result<String, Failure> {
+    let (records, head) = (log.records.as_slice(), log.head.as_str());
+    Ok(match form {
+        Form::Html => toprope_engine::report::html(records, head),
+        Form::Md => toprope_engine::report::markdown(records, head),
+        Form::Json => toprope_engine::report::json(records, head),
+        Form::Junit => toprope_engine::report::junit(records, head),
+    })
+}
+
+fn give(text: &str, output: Option<&Path>) -> Result<u8, Failure> {
+    match output {
+        Some(path) => write(path, text)?,
+        None => show::text(text),
+    }
+    Ok(0)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))
+}
+
+/// Writes the page beside the log, and whatever the command line asks for.
+pub fn write_outputs(finished: &Finished, output: &OutputArgs) -> Result<(), Failure> {
+    let log = read(&finished.directory.join(FILE))?;
+    write(&finished.directory.join("report.html"), &render(&log, Form::Html)?)?;
+    for (path, form) in [(&output.html, Form::Html), (&output.md, Form::Md), (&output.junit, Form::Junit)] {
+        if let Some(path) = path {
+            write(path, &render(&log, form)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the results of several runs, and what kept others from running, as one JUnit file.
+pub fn write_suite(runs: &[Finished], not_run: &[(String, String)], path: &Path) -> Result<(), Failure> {
+    let mut suite = Suite::new("toprope");
+    for run in runs {
+        let log = read(&run.directory.join(FILE))?;
+        suite.run(&log.records, &log.head);
+    }
+    not_run.iter().for_each(|(experiment, why)| suite.not_run(experiment, why));
+    write(path, &suite.xml())
+}

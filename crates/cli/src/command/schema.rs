@@ -1,0 +1,22 @@
+//! `toprope schema`
+
+use toprope_model::schema;
+
+use crate::args::SchemaArgs;
+use crate::invocation::{Failure, tables};
+use crate::show;
+
+/// Prints a manifest's JSON schema.
+pub fn schema(args: &SchemaArgs) -> Result<u8, Failure> {
+    let schema = match args.kind.to_lowercase().as_str() {
+        "experiment" => schema::experiment(&tables()),
+        "topology" => schema::topology(&tables()),
+        _ => {
+            return Err(
+                Failure::new(format!("there is no schema of `{}`", args.kind)).help("known: Experiment, Topology")
+            );
+        }
+    };
+    show::line(&serde_json::to_string_pretty(&schema).unwrap_or_default());
+    Ok(0)
+}

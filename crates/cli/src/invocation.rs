@@ -1,0 +1,158 @@
+//! What every command shares: tables, state, who asks, and how a failure is told.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use toprope_engine::injector::Launch;
+use toprope_engine::journal::{Journal, JournalError};
+use toprope_engine::probe::PROBES;
+use toprope_engine::run::RunError;
+use toprope_engine::state::State;
+use toprope_faults::FAULTS;
+use toprope_model::{Problems, Sources, Tables};
+
+use toprope_os::privilege::become_user;
+use toprope_os::user::{Identity, User};
+
+use crate::{process, render};
+
+/// A command that did not do what it was asked, with its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code: 2 invalid input, 3 inconclusive, 4 not undone.
+    pub exit: u8,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Text { message: String, help: Option<String> },
+    Manifest { sources: Sources, problems: Problems },
+}
+
+impl Failure {
+    /// Invalid input or a host on which it cannot be done.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { exit: 2, kind: Kind::Text { message: message.into(), help: None } }
+    }
+
+    /// A manifest with problems.
+    pub fn manifest(sources: Sources, problems: Problems) -> Self {
+        Self { exit: 2, kind: Kind::Manifest { sources, problems } }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        if let Kind::Text { help, .. } = &mut self.kind {
+            *help = Some(text.into());
+        }
+        self
+    }
+
+    /// Ends with another exit code.
+    #[must_use]
+    pub fn exit(self, exit: u8) -> Self {
+        Self { exit, ..self }
+    }
+
+    /// Tells it on standard error.
+    pub fn print(&self) {
+        match &self.kind {
+            Kind::Text { message, help } => render::error(message, help.as_deref()),
+            Kind::Manifest { sources, problems } => render::problems(sources, problems),
+        }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let exit = if matches!(error, RunError::Journal(JournalError::Dirty { .. })) { 4 } else { 2 };
+        let failure = Self::new(error.to_string()).exit(exit);
+        match error.help() {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
+    }
+}
+
+macro_rules! failure_from {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new(error.to_string())
+            }
+        }
+    )*};
+}
+failure_from!(
+    toprope_engine::state::StateError,
+    toprope_engine::journal::JournalError,
+    toprope_engine::log::LogError,
+    std::io::Error
+);
+
+/// All kinds of this build.
+pub fn tables() -> Tables {
+    Tables { faults: FAULTS.specs(), probes: PROBES.iter().map(|p| p.spec()).collect() }
+}
+
+/// The state of the user who runs this, as it was when first asked: in a user namespace everybody looks like root.
+pub fn state() -> Result<State, Failure> {
+    static STATE: OnceLock<State> = OnceLock::new();
+    match STATE.get() {
+        Some(state) => Ok(state.clone()),
+        None => {
+            let state = State::of_this_user()?;
+            Ok(STATE.get_or_init(|| state).clone())
+        }
+    }
+}
+
+/// The directory that relative paths are from.
+pub fn directory() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"))
+}
+
+/// The name of the user who asks: under sudo the one who called it.
+pub fn user() -> String {
+    let current = || {
+        let uid = toprope_os::user::Identity::current().ok()?.uid;
+        toprope_os::user::User::by_uid(uid).ok().flatten().map(|u| u.name)
+    };
+    std::env::var("SUDO_USER").ok().filter(|u| !u.is_empty()).or_else(current).unwrap_or_else(|| "unknown".into())
+}
+
+/// How injectors are started, and the journal that they write. Under sudo, this process keeps none of root's rights
+/// from here on: a launcher does, which starts injectors and nothing else.
+///
+/// Call it before anything is read or written for the user. What it did at first holds for the whole process.
+pub fn launch() -> Result<(Launch, Journal), Failure> {
+    static DONE: OnceLock<(Launch, Journal)> = OnceLock::new();
+    if let Some(done) = DONE.get() {
+        return Ok(done.clone());
+    }
+    let launch = give_up_sudo()?;
+    Ok(DONE.get_or_init(|| launch).clone())
+}
+
+fn give_up_sudo() -> Result<(Launch, Journal), Failure> {
+    let direct = || Ok((Launch::Direct(process::executable()), state()?.journal()));
+    let is_root = Identity::current().is_ok_and(|i| i.uid == 0);
+    let Some(uid) = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).filter(|uid| *uid != 0 && is_root)
+    else {
+        return direct();
+    };
+    let gone = || Failure::new(format!("SUDO_UID is {uid}, and there is no such user"));
+    let user = User::by_uid(uid).ok().flatten().ok_or_else(gone)?;
+    let identity = user.identity().map_err(|e| Failure::new(e.to_string()))?;
+    let launch = Launch::launcher(&process::executable())?;
+    become_user(&identity).map_err(|e| Failure::new(e.to_string()))?;
+    Ok((launch, State::of_root().journal()))
+}
+
+/// A runtime for a command that does several things at a time.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(2).enable_all().build()?)
+}

@@ -1,0 +1,60 @@
+//! Errors on standard error: in place, with a caret, and with what to do.
+
+use std::io::{IsTerminal, Write};
+
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report, Severity};
+use toprope_model::{Problems, Sources};
+
+/// Prints an error that has no place in a text.
+pub fn error(message: &str, help: Option<&str>) {
+    let mut text = format!("{} {message}\n", paint("error:", "1;31"));
+    if let Some(help) = help {
+        text.push_str(&format!(" {} {help}\n", paint("help:", "1;36")));
+    }
+    // A closed terminal cannot be told anything.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Whether standard error shows colours.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+fn paint(text: &str, code: &str) -> String {
+    if colours() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Prints everything that is wrong with a manifest, each at its place.
+pub fn problems(sources: &Sources, problems: &Problems) {
+    let text = problems_as_text(sources, problems, colours());
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// The same as text.
+pub fn problems_as_text(sources: &Sources, problems: &Problems, colours: bool) -> String {
+    let theme = if colours { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_context_lines(1);
+    let mut text = String::new();
+    for problem in &problems.0 {
+        let mut diagnostic = MietteDiagnostic::new(problem.message.clone()).with_severity(Severity::Error);
+        if let Some(help) = &problem.help {
+            diagnostic = diagnostic.with_help(help.clone());
+        }
+        let source = problem.span.and_then(|span| sources.get(span).map(|source| (span, source)));
+        let report: Report = match source {
+            Some((span, source)) => {
+                let length = (span.end - span.start)
+                    .max(1)
+                    .min(source.text[span.start.min(source.text.len())..].find('\n').unwrap_or(usize::MAX).max(1));
+                let label = Some(problem.label.clone()).filter(|l| !l.is_empty());
+                diagnostic = diagnostic.with_label(LabeledSpan::new(label, span.start, length));
+                Report::new(diagnostic).with_source_code(NamedSource::new(&source.name, source.text.clone()))
+            }
+            None => Report::new(diagnostic),
+        };
+        let _ = handler.render_report(&mut text, report.as_ref());
+    }
+    let count = problems.0.len();
+    text.push_str(&format!("{count} problem{}\n", if count == 1 { "" } else { "s" }));
+    text
+}
