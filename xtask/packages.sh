@@ -77,8 +77,6 @@ esac
 install $packages || without "apt-get could not install them"
 
 # An enabled server would start with the machine.
-if [ -d /run/systemd/system ]; then
-    for package in $packages; do
-        case $package in nginx | redis-server | postgresql) systemctl disable --quiet "$package" || true ;; esac
-    done
-fi
+for package in $packages; do
+    case $package in nginx | redis-server | postgresql) update-rc.d "$package" disable ;; esac
+done

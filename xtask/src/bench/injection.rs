@@ -1,5 +1,6 @@
 //! How fast a fault comes into force, and how fast it is gone.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,30 +11,50 @@ use super::run::{Home, Sleeper, web_server};
 use super::{Row, percentiles};
 use crate::failure::Failure;
 
-/// Runs an experiment again and again, and presses Ctrl-C while its fault is in force.
+/// Runs experiments again and again, and presses Ctrl-C while their fault is in force.
 pub(super) fn measure(toprope: &Path, rounds: usize) -> Result<Vec<Row>, Failure> {
     let target = Sleeper::start()?;
     let server = web_server()?;
-    let fault = json!({"process-pause": {"target": {"pid": target.pid()}, "for": "60s"}});
-    let spec = json!({
+    // One fault that holds a process, and one that holds connections: they come into force in different ways.
+    let pause = json!({"process-pause": {"target": {"pid": target.pid()}, "for": "60s"}});
+    let delay = json!({"network-latency": {
+        "from": {"host": true}, "to": server.to_string(), "delay": "20ms", "for": "60s", "drain": "1s"
+    }});
+    let mut rows = of_fault(toprope, rounds, "process-pause", &spec(server, &pause))?;
+    if toprope_os::user::Identity::current().is_ok_and(|user| user.uid == 0) {
+        rows.extend(of_fault(toprope, rounds, "network-latency", &spec(server, &delay))?);
+    } else {
+        eprintln!("network-latency is not measured: it needs root");
+    }
+    Ok(rows)
+}
+
+fn spec(server: SocketAddr, fault: &Json) -> Json {
+    json!({
         "hypothesis": "the server does not mind",
         "steady-state": {"for": "300ms"},
         "probes": [{"http": {"get": format!("http://{server}/"), "interval": "50ms"}}],
         "method": [fault],
         "recovery": {"within": "2s"},
-    });
+    })
+}
+
+fn of_fault(toprope: &Path, rounds: usize, kind: &str, spec: &Json) -> Result<Vec<Row>, Failure> {
     let (mut injecting, mut undoing) = (Vec::new(), Vec::new());
     let home = Home::new()?;
     for _ in 0..rounds {
-        let records = once(toprope, &home, &spec)?;
+        let records = once(toprope, &home, spec)?;
         injecting.push(between(&records, is_inject, is_injected)?);
         undoing.push(between(&records, is_stopping, is_undone)?);
     }
-    let row =
-        |what: &str, goal, mut times: Vec<Duration>| Row { what: what.into(), goal, measured: percentiles(&mut times) };
+    let row = |what: &str, goal, mut times: Vec<Duration>| Row {
+        what: format!("{what} (`{kind}`)"),
+        goal,
+        measured: percentiles(&mut times),
+    };
     Ok(vec![
-        row("steady state seen → fault in effect (`process-pause`)", "p50 ≤ 50 ms", injecting),
-        row("stop decided → measured clean (`process-pause`)", "p50 ≤ 100 ms", undoing),
+        row("steady state seen → fault in effect", "p50 ≤ 50 ms", injecting),
+        row("stop decided → measured clean", "p50 ≤ 100 ms", undoing),
     ])
 }
 
