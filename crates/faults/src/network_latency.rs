@@ -56,7 +56,7 @@ that went through the proxy are cut. If it stands still for two seconds, new con
 
 The effect is measured: the time from reading each chunk to writing it, and the share of the connections that go through
 the proxy.",
-        example: "network-latency: {from: {process: checkout}, to: \"127.0.0.1:5432\", delay: 200ms, for: 30s}",
+        example: "- network-latency: {from: {process: checkout}, to: \"127.0.0.1:5432\", delay: 200ms, for: 30s}",
         fields: Delay::fields,
         check,
     },
