@@ -207,7 +207,11 @@ fn probe(summary: &Summary<'_>, index: usize, time: &super::axis::Time) -> Value
         kind => name(&info.kind),
         asks => clean(&info.asks, 400),
         tolerates => clean(&info.tolerates, 400),
-        expects => if info.recovers { "expected to recover" } else { "expected to stay unaffected" },
+        expects => match (info.waits, info.recovers) {
+            (true, _) => "waits for something to happen",
+            (false, true) => "expected to recover",
+            (false, false) => "expected to stay unaffected",
+        },
         outcome => outcome.to_string(),
         // Of a search, the trials have outcomes, and the probe none of its own.
         judged => summary.judgement.breaking_point.is_none(),

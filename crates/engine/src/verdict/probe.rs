@@ -61,7 +61,7 @@ impl Subject<'_> {
     }
 
     fn recovers(&self) -> bool {
-        self.info.recovers && !matches!(self.common.when, When::Before | When::At)
+        self.info.recovers && !self.info.waits && !matches!(self.common.when, When::Before | When::At)
     }
 
     pub(super) fn judge(&self) -> Judged {
@@ -103,11 +103,16 @@ impl Subject<'_> {
         } else {
             "while faults were in force"
         };
-        let only_after = !lasted || matches!(self.common.when, When::After | When::Edge);
+        let only_after = !lasted || self.info.waits || matches!(self.common.when, When::After | When::Edge);
         if only_after {
             let since = self.watch.since_injection();
             let why = if whys.in_force.is_some() { &whys.in_force } else { &whys.after };
-            let set = self.set(&since, "after the fault", why, TooFew::Undecided);
+            let set = self.set(
+                &since,
+                if self.info.waits { "since the injection" } else { "after the fault" },
+                why,
+                TooFew::Undecided,
+            );
             return Set { claims: true, to_come: self.to_come(&since), ..set }.judge();
         }
         let set = self.set(&in_force, force, &whys.in_force, TooFew::Undecided);

@@ -5,7 +5,7 @@ use toprope_model::experiment::Experiment;
 use toprope_model::verdict::{Ending, Judgement, Outcome, ProbeJudgement};
 
 use super::anatomy::between;
-use super::evidence::{Evidence, Injection};
+use super::evidence::{Evidence, Injection, Period};
 use super::next;
 use super::probe::{Judged, Subject, worst};
 use super::search::{self, Trial};
@@ -25,6 +25,8 @@ pub struct Fold<'e> {
     trial: bool,
     /// When it began: what a trial asked before that belongs to the trial before it.
     since: Option<u64>,
+    /// Whether it watches a steady state of its own.
+    watched: bool,
     evidence: Evidence,
     /// The trials of a search, and the one that goes on: its number, its value, and what was seen in it.
     trials: Vec<Trial>,
@@ -53,6 +55,7 @@ impl<'e> Fold<'e> {
             sealed: false,
             trial: false,
             since: None,
+            watched: false,
             evidence: Evidence::default(),
             trials: Vec::new(),
             open_trial: None,
@@ -77,6 +80,7 @@ impl<'e> Fold<'e> {
     pub fn push(&mut self, record: &Record) {
         if self.trial {
             let since = *self.since.get_or_insert(record.at);
+            self.watched |= matches!(record.event, Event::Phase(Phase::SteadyState));
             let before = matches!(&record.event, Event::Sample(sample) if sample.started < since);
             if !before {
                 self.evidence.push(record);
@@ -139,16 +143,21 @@ impl<'e> Fold<'e> {
         (0..self.probes.len()).filter_map(|i| self.subject(i)).collect()
     }
 
-    /// Whether the steady state was seen so far.
+    /// Whether the steady state was seen so far; in a search, that of the trial that goes on.
     ///
     /// # Errors
     /// Why not, a sentence for each probe.
     pub fn steady_state(&self) -> Result<(), Vec<String>> {
+        if let Some((_, _, trial)) = &self.open_trial {
+            return trial.steady_state();
+        }
+        let asked_for = !self.experiment.spec.steady_state.as_ref().is_some_and(|s| s.for_.0.is_zero());
+        // Watched in the trials, or before them; what there is of it must be good all the same.
+        let here = if self.trial { self.watched } else { self.trials.is_empty() };
         let mut reasons = Vec::new();
         for subject in self.subjects().iter().filter(|s| s.has_steady_state()) {
-            // A trial of a search need not see the steady state again, but what it sees must be good.
-            let elsewhere = self.trial || !self.trials.is_empty() || self.open_trial.is_some();
-            if elsewhere && !subject.watch.samples.iter().any(|s| s.period == super::evidence::Period::Steady) {
+            let required = asked_for && here && !subject.info.waits;
+            if !required && !subject.watch.samples.iter().any(|s| s.period == Period::Steady) {
                 continue;
             }
             let findings = subject.steady();

@@ -100,6 +100,7 @@ impl Log {
                 .fold("status 200".into(), |a, b| a + &b),
             unit: "ms".into(),
             interval_ms: experiment.interval(p).as_secs_f64() * 1e3,
+            waits: false,
             recovers: p.common.recovers.is_some() || (default && p.common.unaffected != Some(true)),
         });
         let faults = experiment.faults().into_iter().map(|f| FaultInfo {
@@ -129,6 +130,7 @@ impl Log {
             generator: "ChaCha12".into(),
             again: None,
             manifest: experiment.node.to_json(),
+            topology: None,
             probes: probes.collect(),
             faults: faults.collect(),
         };

@@ -549,6 +549,48 @@ fn what_one_trial_asked_does_not_count_for_the_next() {
 }
 
 #[test]
+fn each_trial_watches_its_own_steady_state() {
+    let e = searching();
+    let mut log = Log::new(&e);
+    log.at(0, Event::TrialStarted { trial: 1, value: "50ms".into() }).phase(0, Phase::SteadyState);
+    assert!(steady_state(&e, &log.records()).unwrap_err()[0].contains("no samples in the steady state"));
+    log.good(0, 100..3000, 100, 20.0);
+    assert_eq!(steady_state(&e, &log.records()), Ok(()));
+    log.bad(0, 2050..2100, 100, "status 500");
+    assert!(steady_state(&e, &log.records()).unwrap_err()[0].contains("status 500"));
+}
+
+#[test]
+fn a_steady_state_of_no_time_is_not_asked_for() {
+    let e = experiment(
+        "hypothesis: the tests pass\nsteady-state: {for: 0s}\nprobes:\n- http: {get: \"http://127.0.0.1:1/\"}\nmethod:\n- \
+         network-latency: {delay: 1s, for: 30s}\n",
+    );
+    let mut log = Log::new(&e);
+    assert_eq!(steady_state(&e, &log.records()), Ok(()));
+    log.phases(0, 33_000, 34_000).good(0, 3100..33_000, 1000, 20.0);
+    log.inject(0, 3000, 33_000);
+    assert_eq!(judge(&e, &log.records()).outcome, Outcome::Held);
+}
+
+#[test]
+fn a_probe_that_waits_is_judged_by_what_it_says_at_last() {
+    let e = checkout("");
+    let mut log = Log::new(&e);
+    log.started.probes[0].waits = true;
+    log.started.probes[0].recovers = true;
+    log.phases(3000, 33_000, 43_000);
+    log.inject(0, 3000, 33_000);
+    assert_eq!(steady_state(&e, &log.records()), Ok(()));
+    expect(&judge(&e, &log.records()), Outcome::Inconclusive, "there are no samples since the injection");
+    let mut fired = log.clone();
+    fired.sample(0, 40_000, 1.0, None);
+    assert_eq!(judge(&e, &fired.records()).outcome, Outcome::Held);
+    log.sample(0, 40_000, 1.0, Some("the alert did not fire within 2m"));
+    expect(&judge(&e, &log.records()), Outcome::Refuted, "did not fire within 2m");
+}
+
+#[test]
 fn samples_of_a_probe_that_is_not_known_are_left_out() {
     let e = checkout("");
     let mut log = good_run(&e);
