@@ -152,14 +152,14 @@ pub struct RunArgs {
 pub struct InjectArgs {
     /// The fault's kind; `toprope faults` lists them
     pub fault: String,
-    /// Its parameters; a nested one as `target.process=nginx`
+    /// Its parameters; a nested one as `target.process=nginx` or `target='{process: nginx}'`
     #[arg(value_name = "KEY=VALUE")]
     pub params: Vec<String>,
     /// How long it stays in force
     #[arg(long = "for", value_name = "DURATION")]
     pub for_: Option<String>,
-    /// A URL that must answer well all along
-    #[arg(long, value_name = "URL")]
+    /// A URL that must answer well all along, or a whole probe as in a manifest: `{tcp: {connect: …}}`
+    #[arg(long, value_name = "URL|PROBE")]
     pub probe: Vec<String>,
     /// The hypothesis
     #[arg(long)]

@@ -2,6 +2,7 @@
 
 mod completions;
 mod demo;
+mod exec;
 mod init;
 mod inject;
 mod kinds;
@@ -21,7 +22,7 @@ use crate::invocation::Failure;
 /// Does what the command line says; returns the exit code.
 pub fn dispatch(command: Command) -> Result<u8, Failure> {
     match command {
-        Command::Exec(_) => Err(Failure::new("not yet")),
+        Command::Exec(args) => exec::exec(&args),
         Command::Init(args) => init::init(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Plan(args) => plan::plan(&args),

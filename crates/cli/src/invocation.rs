@@ -97,9 +97,16 @@ pub fn tables() -> Tables {
     Tables { faults: FAULTS.specs(), probes: PROBES.iter().map(|p| p.spec()).collect() }
 }
 
-/// The state of the user who runs this.
+/// The state of the user who runs this, as it was when first asked: in a user namespace everybody looks like root.
 pub fn state() -> Result<State, Failure> {
-    Ok(State::of_this_user()?)
+    static STATE: OnceLock<State> = OnceLock::new();
+    match STATE.get() {
+        Some(state) => Ok(state.clone()),
+        None => {
+            let state = State::of_this_user()?;
+            Ok(STATE.get_or_init(|| state).clone())
+        }
+    }
 }
 
 /// The directory that relative paths are from.

@@ -5,6 +5,7 @@ mod command;
 mod invocation;
 mod load;
 mod process;
+mod reach;
 mod render;
 mod show;
 mod view;
@@ -14,11 +15,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    // Injectors, guards and launchers take no arguments but their name: what they do comes over a socket.
+    // These processes take no arguments but their name: what they do comes over a socket.
     match std::env::args().nth(1).as_deref() {
         Some("injector") => return process::injector(),
         Some("guard") => return process::guard(),
         Some("launcher") => return process::launcher(),
+        Some("reach") => return process::reach(),
         _ => {}
     }
     let args = match args::Args::try_parse() {

@@ -27,6 +27,11 @@ pub fn launcher() -> ExitCode {
     serve(|stream| toprope_engine::injector::serve_launcher(stream, &executable()))
 }
 
+/// Carries connections from another network to this one's loopback; see [`crate::reach`].
+pub fn reach() -> ExitCode {
+    serve(crate::reach::serve)
+}
+
 fn serve(service: impl FnOnce(UnixStream) -> std::io::Result<()>) -> ExitCode {
     // A session of its own: neither Ctrl-C nor the death of the run's process group reaches it.
     let _ = rustix::process::setsid();

@@ -83,3 +83,8 @@ pub fn stop_on_signals(stop: &StopSwitch) {
         });
     }
 }
+
+/// Notes something on standard error.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "toprope: {text}");
+}

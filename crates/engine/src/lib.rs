@@ -16,6 +16,7 @@ pub mod injector;
 pub mod journal;
 pub mod log;
 pub mod probe;
+pub mod report;
 pub mod run;
 pub mod state;
 pub mod target;

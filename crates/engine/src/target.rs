@@ -243,7 +243,11 @@ fn program_name(exe: &Path) -> Option<&str> {
     Some(name.strip_suffix(" (deleted)").unwrap_or(name))
 }
 
-fn uid_of(user: &str) -> Result<u32, FaultError> {
+/// The number of a user, by name or number.
+///
+/// # Errors
+/// That there is no such user.
+pub fn uid_of(user: &str) -> Result<u32, FaultError> {
     if let Ok(uid) = user.parse() {
         return Ok(uid);
     }

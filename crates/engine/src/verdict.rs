@@ -41,7 +41,7 @@ use toprope_model::experiment::Experiment;
 use toprope_model::verdict::Judgement;
 
 mod anatomy;
-mod evidence;
+pub(crate) mod evidence;
 mod next;
 mod probe;
 mod run;
@@ -66,17 +66,20 @@ pub fn judge(experiment: &Experiment, records: &[Record]) -> Judgement {
     fold.judge()
 }
 
-/// Judges one trial of a search: `records` are those between its `TrialStarted` and its `TrialEnded`.
+/// Judges one trial of a search: `records` are those from its `TrialStarted` to before its `TrialEnded`. Samples that
+/// were asked before the first of them are of the trial before it, and do not count.
 ///
-/// The steady state was seen before the first trial; samples that the trial has from before its injection must be good
-/// all the same.
+/// Where they hold no steady state of the trial's own, it was seen before the first trial; samples from before its
+/// injection must be good all the same.
 pub fn judge_trial(experiment: &Experiment, started: &RunStarted, records: &[Record]) -> Judgement {
     let mut fold = Fold::of_trial(experiment, started);
     records.iter().for_each(|record| fold.push(record));
     fold.judge()
 }
 
-/// Whether the steady state was seen, by the samples before the first injection.
+/// Whether the steady state was seen, by the samples before the first injection; in a search, by those of the last
+/// trial, if it goes on. A probe need not have samples where the manifest asks for no steady state (`for: 0s`) or where
+/// it waits for something to happen; what there is must be good.
 ///
 /// # Errors
 /// Why not, one sentence for each probe that was bad or has no samples. Then nothing may be injected.

@@ -65,7 +65,7 @@ A file system in memory (tmpfs) is filled only as far as there is memory for it.
 `ramp` can change `amount` or `percent` while the fault is in force.
 
 The file belongs to the injector, so the space is free when the injector ends, however it ends.",
-        example: "disk-fill: {path: /var/lib/app, percent: 95%, for: 1m}",
+        example: "- disk-fill: {path: /var/lib/app, percent: 95%, for: 1m}",
         fields: DiskParameters::fields,
         check,
     },

@@ -196,4 +196,4 @@ impl Fault for Http {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,6 +7,9 @@ mod extent;
 mod http;
 mod manual;
 mod memory_stress;
+mod network;
+mod network_bandwidth;
+mod network_latency;
 mod process_kill;
 mod process_pause;
 mod process_restart;
@@ -15,6 +18,8 @@ mod scripted;
 mod targeted;
 mod thread;
 
+#[cfg(test)]
+mod every_fault;
 #[cfg(test)]
 mod testing;
 
@@ -29,6 +34,8 @@ pub static FAULTS: FaultTable = FaultTable(&[
     &cpu_stress::CpuStress,
     &memory_stress::MemoryStress,
     &disk_fill::DiskFill,
+    &network_latency::NetworkLatency,
+    &network_bandwidth::NetworkBandwidth,
     &command::Command,
     &http::Http,
     &manual::ManualStep,

@@ -59,7 +59,7 @@ first: the memory is free again, and the run is inconclusive, because the fault 
 
 The memory belongs to the injector, so it is free when the injector ends, however it ends; the kernel takes about
 100 ms for each GiB.",
-        example: "memory-stress: {percent: 80%, reserve: 512MiB, for: 1m}",
+        example: "- memory-stress: {percent: 80%, reserve: 512MiB, for: 1m}",
         fields: MemoryParameters::fields,
         check,
     },

@@ -123,7 +123,9 @@ impl Argv {
     pub(crate) fn must_exist(&self, setting: &Setting) -> Result<(), FaultError> {
         let program = self.program();
         let found = if program.contains('/') {
-            setting.directory.join(program).is_file()
+            // Where we may not look, the user who runs it may.
+            let missing = |e: std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+            !std::fs::metadata(setting.directory.join(program)).is_err_and(missing)
         } else {
             let path = std::env::var_os("PATH").unwrap_or_default();
             std::env::split_paths(&path).any(|directory| directory.join(program).is_file())

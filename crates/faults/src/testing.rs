@@ -78,7 +78,12 @@ impl Victim {
     }
 
     pub(crate) fn run(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it is installed"))
+        Self::run_with(command, Stdio::null())
+    }
+
+    /// As [`Victim::run`], with something as its standard input.
+    pub(crate) fn run_with(command: &mut Command, stdin: Stdio) -> Self {
+        Self(command.stdin(stdin).stderr(Stdio::null()).spawn().expect("it is installed"))
     }
 
     pub(crate) fn pid(&self) -> u32 {

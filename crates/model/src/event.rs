@@ -150,6 +150,10 @@ pub struct ProbeInfo {
     pub interval_ms: f64,
     /// Whether it is expected to recover rather than to stay unaffected.
     pub recovers: bool,
+    /// Whether it has nothing to say until something was injected (an alert that is to fire): no steady state is asked
+    /// of it, and what it says counts whenever it comes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
 }
 
 /// A fault as the log knows it.

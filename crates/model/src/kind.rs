@@ -62,7 +62,8 @@ pub enum Need {
     Bpf,
     /// CAP_KILL: to signal processes of other users.
     Kill,
-    /// CAP_SYS_PTRACE: to see which process of another user listens on a port, and to hold such processes.
+    /// CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: to see which process of another user listens on a port, and to hold such
+    /// processes.
     Ptrace,
     /// CAP_DAC_OVERRIDE: to write where the user may not.
     DacOverride,

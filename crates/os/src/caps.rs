@@ -97,10 +97,9 @@ pub fn has(capability: Capability) -> Result<bool> {
 /// keeps them would keep them for all. Call it before any is started.
 pub fn keep_only(wanted: &[Capability]) -> Result<()> {
     only_thread("its capabilities can be dropped")?;
-    let keep = wanted.iter().fold(CapabilitySet::empty(), |set, c| set | c.flag());
-    let now = current()?;
+    let keep = set_of(wanted);
     let action = || "drop capabilities";
-    if now.effective.contains(CapabilitySet::SETPCAP) {
+    if current()?.effective.contains(CapabilitySet::SETPCAP) {
         for number in 0..u64::BITS {
             let capability = CapabilitySet::from_bits_retain(1 << number);
             if keep.contains(capability) {
@@ -112,10 +111,26 @@ pub fn keep_only(wanted: &[Capability]) -> Result<()> {
             }
         }
     }
+    keep_only_until_exec(wanted)
+}
+
+/// As [`keep_only`], but leaves the bounding set as it is: programs that this process executes get the rights that their
+/// user and their file give, root all of them. For who runs the programs of others.
+///
+/// # Errors
+/// As [`keep_only`].
+pub fn keep_only_until_exec(wanted: &[Capability]) -> Result<()> {
+    only_thread("its capabilities can be dropped")?;
+    let keep = set_of(wanted);
+    let now = current()?;
     // Ambient ones must be permitted and inheritable, so the kernel takes them away with these.
     let permitted = now.permitted & keep;
     let sets = CapabilitySets { effective: permitted, permitted, inheritable: now.inheritable & keep };
-    thread::set_capabilities(None, sets).cannot(action)
+    thread::set_capabilities(None, sets).cannot(|| "drop capabilities")
+}
+
+fn set_of(capabilities: &[Capability]) -> CapabilitySet {
+    capabilities.iter().fold(CapabilitySet::empty(), |set, c| set | c.flag())
 }
 
 /// Makes sure that this process and its children never gain rights by executing a program (PR_SET_NO_NEW_PRIVS).
@@ -167,6 +182,23 @@ mod tests {
             // They do not come back, not even one at a time.
             assert!(keep_only(&[Capability::SysAdmin]).is_ok());
             assert!(effective().expect("readable").is_empty());
+        });
+    }
+
+    #[test]
+    fn programs_get_their_own_rights_where_only_this_process_gives_up_its() {
+        if !is_root("programs_get_their_own_rights_where_only_this_process_gives_up_its") {
+            return;
+        }
+        in_fork(|| {
+            let before = current().expect("readable").permitted;
+            keep_only_until_exec(&[Capability::Kill]).expect("one thread, root");
+            assert_eq!(effective().expect("readable"), [Capability::Kill]);
+            let status = std::process::Command::new("cat").arg("/proc/self/status").output().expect("cat is installed");
+            let status = String::from_utf8(status.stdout).expect("text");
+            let hex = status.lines().find_map(|l| l.strip_prefix("CapPrm:")).expect("a line").trim();
+            let after = CapabilitySet::from_bits_retain(u64::from_str_radix(hex, 16).expect("hexadecimal"));
+            assert!(after.contains(before), "{before:?} {after:?}");
         });
     }
 

@@ -33,15 +33,19 @@ fn manifest(args: &InjectArgs) -> Result<Json, Failure> {
     if let Some(time) = &args.for_ {
         fault["for"] = json!(time);
     }
-    let mut probes: Vec<Json> =
-        args.probe.iter().map(|url| json!({"http": {"get": url, "interval": "200ms"}})).collect();
+    let mut probes: Vec<Json> = args.probe.iter().map(|text| probe(text)).collect();
     if probes.is_empty() {
         // Without a probe nothing is claimed of the system, but that this host still answers at all.
         probes.push(json!({"command": {"run": ["true"], "name": "this-host-answers"}}));
     }
     let hypothesis = args.hypothesis.clone().unwrap_or_else(|| match args.probe.as_slice() {
         [] => format!("this host survives {}", args.fault),
-        urls => format!("{} answers under {}", urls.join(" and "), args.fault),
+        _ => {
+            let kind = |p: &Json| p.as_object().and_then(|m| m.keys().next().cloned()).unwrap_or_default();
+            let what = |(text, p): (&String, &Json)| if text.starts_with('{') { kind(p) } else { text.clone() };
+            let watched: Vec<String> = args.probe.iter().zip(&probes).map(what).collect();
+            format!("{} stays well under {}", watched.join(" and "), args.fault)
+        }
     });
     Ok(json!({
         "apiVersion": toprope_model::API_VERSION,
@@ -49,6 +53,18 @@ fn manifest(args: &InjectArgs) -> Result<Json, Failure> {
         "metadata": {"name": format!("inject-{}", args.fault)},
         "spec": {"hypothesis": hypothesis, "probes": probes, "method": [step]},
     }))
+}
+
+/// A URL, or a whole probe as it stands in a manifest.
+fn probe(text: &str) -> Json {
+    let as_written = text.trim_start().starts_with('{').then(|| flow(text)).flatten();
+    as_written.unwrap_or_else(|| json!({"http": {"get": text, "interval": "200ms"}}))
+}
+
+/// A map or list in YAML's flow style, or JSON.
+fn flow(text: &str) -> Option<Json> {
+    let node = toprope_model::parse(&mut toprope_model::Sources::default(), "", text).ok()?;
+    Some(node.to_json())
 }
 
 /// `kind key=value nested.key=value` as a step of a method.
@@ -95,6 +111,9 @@ fn typed(fields: &[Field], path: &str, text: &str) -> Json {
     while let Some(key) = keys.next() {
         match fields.iter().find(|f| f.key == key).map(|f| f.ty.clone()) {
             Some(Type::Object(inner)) if keys.peek().is_some() => fields = inner,
+            Some(Type::Object(_) | Type::Map(_) | Type::List(_)) if text.starts_with(['{', '[']) => {
+                return flow(text).unwrap_or_else(|| json!(text));
+            }
             Some(Type::Text { .. } | Type::Choice(_)) => return json!(text),
             Some(Type::List(_)) => return Json::Array(text.split_whitespace().map(|w| json!(w)).collect()),
             _ => break,

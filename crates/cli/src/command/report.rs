@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use toprope_engine::log::{FILE, Log};
+use toprope_engine::report::Suite;
 use toprope_engine::run::Finished;
 
 use crate::args::{Form, OutputArgs, ReplayArgs, ReportArgs};
@@ -38,10 +39,10 @@ fn read(path: &Path) -> Result<Log, Failure> {
 fn render(log: &Log, form: Form) -> Result<String, Failure> {
     let (records, head) = (log.records.as_slice(), log.head.as_str());
     Ok(match form {
-        Form::Html => crate::command::report::tmp::html(records, head),
-        Form::Md => crate::command::report::tmp::markdown(records, head),
-        Form::Json => crate::command::report::tmp::json(records, head),
-        Form::Junit => crate::command::report::tmp::junit(records, head),
+        Form::Html => toprope_engine::report::html(records, head),
+        Form::Md => toprope_engine::report::markdown(records, head),
+        Form::Json => toprope_engine::report::json(records, head),
+        Form::Junit => toprope_engine::report::junit(records, head),
     })
 }
 
@@ -69,29 +70,13 @@ pub fn write_outputs(finished: &Finished, output: &OutputArgs) -> Result<(), Fai
     Ok(())
 }
 
-/// Writes the results of several runs as one JUnit file.
-pub fn write_suite(runs: &[Finished], path: &Path) -> Result<(), Failure> {
-    let logs: Vec<Log> = runs.iter().map(|r| read(&r.directory.join(FILE))).collect::<Result<_, _>>()?;
-    let suite =
-        crate::command::report::tmp::junit_suite(logs.iter().map(|log| (log.records.as_slice(), log.head.as_str())));
-    write(path, &suite)
-}
-
-mod tmp {
-    use toprope_model::event::Record;
-    pub fn html(_: &[Record], h: &str) -> String {
-        h.into()
+/// Writes the results of several runs, and what kept others from running, as one JUnit file.
+pub fn write_suite(runs: &[Finished], not_run: &[(String, String)], path: &Path) -> Result<(), Failure> {
+    let mut suite = Suite::new("toprope");
+    for run in runs {
+        let log = read(&run.directory.join(FILE))?;
+        suite.run(&log.records, &log.head);
     }
-    pub fn markdown(_: &[Record], h: &str) -> String {
-        h.into()
-    }
-    pub fn json(_: &[Record], h: &str) -> String {
-        h.into()
-    }
-    pub fn junit(_: &[Record], h: &str) -> String {
-        h.into()
-    }
-    pub fn junit_suite<'a>(_: impl IntoIterator<Item = (&'a [Record], &'a str)>) -> String {
-        String::new()
-    }
+    not_run.iter().for_each(|(experiment, why)| suite.not_run(experiment, why));
+    write(path, &suite.xml())
 }

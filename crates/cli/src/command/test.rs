@@ -29,7 +29,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         return Ok(2);
     }
     let runtime = runtime()?;
-    let (mut runs, mut worst) = (Vec::new(), 0);
+    let (mut runs, mut not_run, mut worst) = (Vec::new(), Vec::new(), 0);
     for (file, loaded) in &loaded {
         show::line(&format!("{} ({})", loaded.experiment.name, file.display()));
         let output = OutputArgs { plain: true, ..OutputArgs::default() };
@@ -47,6 +47,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
                 code
             }
             Err(error) => {
+                not_run.push((loaded.experiment.name.clone(), error.to_string()));
                 super::plan::at_its_place(error, loaded).print();
                 2
             }
@@ -59,7 +60,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
     let held = runs.iter().filter(|r| r.judgement.outcome == Outcome::Held).count();
     show::line(&format!("\n{held} of {} held", files.len()));
     if let Some(path) = &args.junit {
-        super::report::write_suite(&runs, path)?;
+        super::report::write_suite(&runs, &not_run, path)?;
     }
     Ok(worst)
 }

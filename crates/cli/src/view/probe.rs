@@ -225,6 +225,7 @@ mod tests {
             unit: "ms".into(),
             interval_ms: 100.0,
             recovers: false,
+            waits: false,
         })
     }
 

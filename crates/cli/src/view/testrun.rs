@@ -25,6 +25,7 @@ impl Script {
             unit: "ms".into(),
             interval_ms: 100.0,
             recovers: false,
+            waits: false,
         };
         let fault = FaultInfo {
             name: "slow-database".into(),

@@ -21,8 +21,8 @@ use crate::journal::{Entry, Journal, JournalError};
 const OBSERVE_EVERY: Duration = Duration::from_millis(500);
 /// How long one measurement may take before it counts as failed.
 const OBSERVE_LIMIT: Duration = Duration::from_secs(5);
-/// How long the effect of a fault that happens at one instant is looked for.
-const INSTANT_LIMIT: Duration = Duration::from_secs(10);
+/// How long the effect of a fault that happens at one instant is looked for, where the fault itself sets no limit.
+const INSTANT_LIMIT: Duration = Duration::from_secs(300);
 
 /// Applies, holds and undoes. Returns when nothing is in force any more and connections in flight have ended.
 pub(super) async fn hold(
@@ -75,7 +75,7 @@ pub(super) async fn hold(
     let effect = if planned.fault.spec().lasting {
         in_force(planned, deadline, &request.changes, &mut injections, requests, run).await
     } else {
-        instant(&mut injections).await
+        instant(&mut injections, requests).await
     };
     run.send(FromInjector::Effect { effect, last: true }).await;
     run.send(FromInjector::Undoing).await;
@@ -227,15 +227,20 @@ fn merge(total: &mut Effect, part: Effect, parts: usize) {
     }
 }
 
-/// A fault that happens at one instant: its effect is looked for until it is seen.
-async fn instant(injections: &mut [Box<dyn Injection>]) -> Effect {
+/// A fault that happens at one instant: its effect is looked for until it is known, or the run ends it.
+async fn instant(injections: &mut [Box<dyn Injection>], requests: &mut Requests) -> Effect {
     let until = boottime() + INSTANT_LIMIT;
     loop {
         let effect = observe(injections).await;
-        if effect.took == Some(true) || boottime() > until {
+        if effect.took.is_some() || boottime() > until {
             return effect;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            request = requests.recv() => if matches!(request, None | Some(ToInjector::Release { .. })) {
+                return observe(injections).await;
+            },
+        }
     }
 }
 

@@ -157,9 +157,11 @@ fn drop_privileges(table: FaultTable, first: &ToInjector) {
     let Some(fault) = kind.and_then(|kind| table.get(&kind)) else { return };
     let needs = fault.spec().needs;
     let kept: Vec<Capability> = needs.iter().flat_map(|need| capabilities(*need)).copied().collect();
-    let _ = caps::keep_only(&kept);
-    if !needs.contains(&Need::SetUser) {
-        // What runs a user's program leaves it to that program's own rights.
+    if needs.contains(&Need::SetUser) {
+        // What runs a user's program leaves that program its own rights: as root, or by sudo, it has them all.
+        let _ = caps::keep_only_until_exec(&kept);
+    } else {
+        let _ = caps::keep_only(&kept);
         let _ = caps::no_new_privs();
     }
 }
@@ -170,7 +172,7 @@ fn capabilities(need: Need) -> &'static [Capability] {
         Need::NetAdmin => &[Capability::NetAdmin, Capability::NetRaw],
         Need::Bpf => &[Capability::Bpf, Capability::NetAdmin, Capability::SysAdmin],
         Need::Kill => &[Capability::Kill],
-        Need::Ptrace => &[Capability::SysPtrace],
+        Need::Ptrace => &[Capability::SysPtrace, Capability::DacReadSearch],
         Need::DacOverride => &[Capability::DacOverride],
         Need::SetUser => &[Capability::Setuid, Capability::Setgid],
     }

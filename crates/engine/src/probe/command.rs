@@ -44,6 +44,9 @@ fields! {
         env: BTreeMap<String, String>,
         /// Variables whose values are secrets, each by reference.
         secret_env: BTreeMap<String, Secret>,
+        /// Let what it prints through to this process's standard error as it comes, without a limit; its last part is
+        /// kept for the judgement. For a test suite.
+        show: bool = "false",
         /// Where it runs; where the run was started, if this is not given.
         directory: Option<String>,
         /// Makes `run` a write: the program, with `{n}` in its arguments, that looks for an acknowledged write, for
@@ -133,6 +136,7 @@ impl ProbeKind for Kind {
             directory: params.directory.map_or_else(|| context.directory.clone(), |d| context.directory.join(d)),
             identity: context.invoking_user.map(identity).transpose()?,
             run_id: context.run.clone(),
+            show: params.show,
         }))
     }
 }
@@ -157,6 +161,7 @@ struct CommandProbe {
     directory: PathBuf,
     identity: Option<Identity>,
     run_id: String,
+    show: bool,
 }
 
 impl CommandProbe {
@@ -176,7 +181,7 @@ impl CommandProbe {
 
     async fn ask(&self, number: u64) -> Answer {
         let number = number.to_string();
-        let ended = match run(self.spawn(&self.run, &number)).await {
+        let ended = match run(self.spawn(&self.run, &number), self.show).await {
             Ok(ended) => ended,
             Err(Stopped::NotStarted(why)) => return Answer::broken(why),
             Err(Stopped::Flood) => {
@@ -214,7 +219,7 @@ impl CommandProbe {
         if self.find.is_empty() {
             return Err(ProbeError::new("`find` is missing: it says how to look"));
         }
-        match run(self.spawn(&self.find, written)).await {
+        match run(self.spawn(&self.find, written), false).await {
             Ok(Ended { exit: Some(0), .. }) => Ok(true),
             Ok(Ended { exit: Some(1), .. }) => Ok(false),
             Ok(ended) => Err(ProbeError(format!("`find` says neither 0 (found) nor 1 (lost): {}", ended.how))),

@@ -117,6 +117,7 @@ fn started(setup: &Setup, run: &str, seed: u64, probes: &[Arc<dyn Probe>]) -> Ru
         unit: probe.unit().to_owned(),
         interval_ms: experiment.interval(item).as_secs_f64() * 1e3,
         recovers: recovers(setup, item),
+        waits: probe.needs_after_injection().is_some(),
     };
     let fault = |item: &FaultItem| FaultInfo {
         name: item.name().to_owned(),

@@ -5,7 +5,7 @@ use toprope_model::step::{Effect, Undone};
 
 /// When a sample was taken, in relation to the faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Period {
+pub(crate) enum Period {
     /// Before the first injection.
     Steady,
     /// Some of it while a fault was in force.
@@ -16,7 +16,7 @@ pub(super) enum Period {
 
 /// What a sample was worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Worth {
+pub(crate) enum Worth {
     Good,
     Bad,
     /// The probe itself failed: no evidence.
@@ -25,46 +25,46 @@ pub(super) enum Worth {
 
 /// One sample, without its texts.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// When it was asked and when the answer was there, in nanoseconds since the run began.
-    pub(super) started: u64,
-    pub(super) at: u64,
+    pub(crate) started: u64,
+    pub(crate) at: u64,
     /// Finite, where there is one.
-    pub(super) value: Option<f64>,
-    pub(super) worth: Worth,
-    pub(super) period: Period,
+    pub(crate) value: Option<f64>,
+    pub(crate) worth: Worth,
+    pub(crate) period: Period,
 }
 
 /// Why samples were bad: the first such text of each kind, which is the one a reader wants.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Whys {
-    pub(super) steady: Option<String>,
-    pub(super) in_force: Option<String>,
-    pub(super) after: Option<String>,
-    pub(super) broken: Option<String>,
+pub(crate) struct Whys {
+    pub(crate) steady: Option<String>,
+    pub(crate) in_force: Option<String>,
+    pub(crate) after: Option<String>,
+    pub(crate) broken: Option<String>,
     /// The latest, for a probe that does not recover.
-    pub(super) last: Option<String>,
+    pub(crate) last: Option<String>,
 }
 
 /// What one probe saw.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Watch {
-    pub(super) samples: Vec<Seen>,
-    pub(super) whys: Whys,
+pub(crate) struct Watch {
+    pub(crate) samples: Vec<Seen>,
+    pub(crate) whys: Whys,
     /// Writes that it saw acknowledged, and how many of them were missing at the end.
-    pub(super) found: Option<(u64, u64, Vec<String>)>,
+    pub(crate) found: Option<(u64, u64, Vec<String>)>,
 }
 
 impl Watch {
     /// The samples of a period, in the order in which they were asked.
-    pub(super) fn of(&self, period: Period) -> Vec<Seen> {
+    pub(crate) fn of(&self, period: Period) -> Vec<Seen> {
         let mut samples: Vec<Seen> = self.samples.iter().filter(|s| s.period == period).copied().collect();
         samples.sort_by_key(|s| (s.started, s.at));
         samples
     }
 
     /// The samples since the first injection, in the order in which they were asked.
-    pub(super) fn since_injection(&self) -> Vec<Seen> {
+    pub(crate) fn since_injection(&self) -> Vec<Seen> {
         let mut samples: Vec<Seen> = self.samples.iter().filter(|s| s.period != Period::Steady).copied().collect();
         samples.sort_by_key(|s| (s.started, s.at));
         samples
@@ -73,33 +73,33 @@ impl Watch {
 
 /// One injection.
 #[derive(Debug, Clone)]
-pub(super) struct Injection {
-    pub(super) injection: u32,
-    pub(super) fault: u32,
-    pub(super) lasting: bool,
-    pub(super) injecting: u64,
-    pub(super) injected: Option<u64>,
-    pub(super) failed: Option<String>,
-    pub(super) effect: Option<(Effect, bool)>,
-    pub(super) ended: Option<(u64, String)>,
-    pub(super) undone: Option<(u64, Undone)>,
+pub(crate) struct Injection {
+    pub(crate) injection: u32,
+    pub(crate) fault: u32,
+    pub(crate) lasting: bool,
+    pub(crate) injecting: u64,
+    pub(crate) injected: Option<u64>,
+    pub(crate) failed: Option<String>,
+    pub(crate) effect: Option<(Effect, bool)>,
+    pub(crate) ended: Option<(u64, String)>,
+    pub(crate) undone: Option<(u64, Undone)>,
 }
 
 impl Injection {
     /// When its effect is over by right: `None` while it is not.
-    pub(super) fn end(&self) -> Option<u64> {
+    pub(crate) fn end(&self) -> Option<u64> {
         if self.lasting { self.undone.as_ref().map(|u| u.0) } else { self.injected }
     }
 }
 
 /// What was seen of a run, or of one trial of a search.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Evidence {
-    pub(super) probes: Vec<Watch>,
-    pub(super) injections: Vec<Injection>,
-    pub(super) stop: Option<(u64, Stop)>,
+pub(crate) struct Evidence {
+    pub(crate) probes: Vec<Watch>,
+    pub(crate) injections: Vec<Injection>,
+    pub(crate) stop: Option<(u64, Stop)>,
     /// The last event's time.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// Injections that hold a window open, and the last end of those that do not any more.
     open: u32,
     last_end: Option<u64>,
@@ -107,7 +107,7 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    pub(super) fn new(started: &RunStarted) -> Self {
+    pub(crate) fn new(started: &RunStarted) -> Self {
         Self {
             probes: vec![Watch::default(); started.probes.len()],
             lasting: started.faults.iter().map(|f| f.lasting).collect(),
@@ -116,17 +116,17 @@ impl Evidence {
     }
 
     /// The same run with nothing seen yet.
-    pub(super) fn empty(&self) -> Self {
+    pub(crate) fn empty(&self) -> Self {
         Self { probes: vec![Watch::default(); self.probes.len()], lasting: self.lasting.clone(), ..Self::default() }
     }
 
     /// Whether a lasting fault was in force at all: if not, what counts is the time after.
-    pub(super) fn lasted(&self) -> bool {
+    pub(crate) fn lasted(&self) -> bool {
         self.injections.iter().any(|i| i.lasting && i.failed.is_none())
     }
 
     /// When the first fault was in force.
-    pub(super) fn first_injected(&self) -> Option<u64> {
+    pub(crate) fn first_injected(&self) -> Option<u64> {
         self.injections.iter().filter_map(|i| i.injected).min()
     }
 
@@ -140,7 +140,7 @@ impl Evidence {
         self.last_end = self.last_end.max(Some(at));
     }
 
-    pub(super) fn push(&mut self, record: &Record) {
+    pub(crate) fn push(&mut self, record: &Record) {
         let at = record.at;
         self.end = self.end.max(at);
         match &record.event {

@@ -122,11 +122,10 @@ fn smallest(experiment: &Experiment, judgement: &Judgement, seen: &Seen<'_>, pro
         command.push_str(&quote(&format!("{}={}", entry.key, argument(&entry.node))));
     }
     if injection.lasting {
-        command.push_str(&format!(" --for {}", duration(fault, detect)));
+        let interval = seen.probes.get(probe)?.interval_ms;
+        command.push_str(&format!(" --for {}", duration(fault, experiment, probe, detect, interval)));
     }
-    let item = experiment.spec.probes.get(probe)?;
-    let url = item.params.get("get").and_then(Node::text)?;
-    command.push_str(&format!(" --probe {}", quote(url)));
+    command.push_str(&format!(" --probe {}", quote(&probe_argument(experiment, probe)?)));
     let name = seen.probes.get(probe).map_or_else(String::new, |p| cut(&p.name));
     let text = if experiment.faults().len() > 1 || seen.evidence.injections.len() > 1 {
         format!(
@@ -139,10 +138,26 @@ fn smallest(experiment: &Experiment, judgement: &Judgement, seen: &Seen<'_>, pro
     Some(suggestion(text, Some(command)))
 }
 
-/// Twice the time that it took to show, in whole seconds, and not longer than it was.
-fn duration(fault: &FaultItem, detect_ms: f64) -> Dur {
-    let seconds = (detect_ms / 1e3 * 2.0).ceil().clamp(2.0, 86_400.0);
-    let wanted = std::time::Duration::from_secs_f64(seconds);
+/// A probe as an argument: its URL where that says it all, else as it stands in the manifest, as JSON, which is YAML.
+fn probe_argument(experiment: &Experiment, probe: usize) -> Option<String> {
+    let Value::List(probes) = &experiment.node.get("spec")?.get("probes")?.value else { return None };
+    let item = probes.get(probe)?;
+    let params = &item.entries()?.first()?.node;
+    let says_more = |key: &str| !matches!(key, "get" | "name" | "interval" | "status");
+    let status = params.get("status").is_none_or(|s| s.value == Value::Int(200));
+    match params.get("get").and_then(Node::text) {
+        Some(url) if status && !params.entries()?.iter().any(|e| says_more(&e.key)) => Some(url.to_owned()),
+        _ => Some(item.to_json().to_string()),
+    }
+}
+
+/// Twice the time that it took to show, and long enough for the samples that a percentile needs; in whole seconds, and
+/// not longer than it was.
+fn duration(fault: &FaultItem, experiment: &Experiment, probe: usize, detect_ms: f64, interval_ms: f64) -> Dur {
+    #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
+    let needed = experiment.spec.probes.get(probe).map_or(0.0, |p| p.common.samples_needed() as f64);
+    let seconds = (detect_ms * 2.0).max(needed * interval_ms * 1.25) / 1e3;
+    let wanted = std::time::Duration::from_secs_f64(seconds.ceil().clamp(2.0, 86_400.0));
     Dur(fault.common.for_.map_or(wanted, |d| d.0.min(wanted)))
 }
 
@@ -193,7 +208,7 @@ fn more_samples(experiment: &Experiment, seen: &Seen<'_>, missing: u64) -> Sugge
         #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
         let factor = (missing as f64 / taken + 1.0) * 1.1;
         format!(
-            "There are {} too few: set `interval: {}` (it is {}), or let the method last {} (it lasts {}).",
+            "{} more are needed: set `interval: {}` (it is {}), or let the method last {} (it lasts {}).",
             samples(missing),
             whole_millis((interval / factor).floor().max(1.0)),
             whole_millis(interval),
@@ -201,7 +216,7 @@ fn more_samples(experiment: &Experiment, seen: &Seen<'_>, missing: u64) -> Sugge
             whole_millis(method * 1e3),
         )
     } else {
-        format!("There are {} too few: set a shorter `interval`, or watch longer.", samples(missing))
+        format!("{} more are needed: set a shorter `interval`, or watch longer.", samples(missing))
     };
     suggestion(text, None)
 }

@@ -61,7 +61,7 @@ impl Subject<'_> {
     }
 
     fn recovers(&self) -> bool {
-        self.info.recovers && !matches!(self.common.when, When::Before | When::At)
+        self.info.recovers && !self.info.waits && !matches!(self.common.when, When::Before | When::At)
     }
 
     pub(super) fn judge(&self) -> Judged {
@@ -103,11 +103,16 @@ impl Subject<'_> {
         } else {
             "while faults were in force"
         };
-        let only_after = !lasted || matches!(self.common.when, When::After | When::Edge);
+        let only_after = !lasted || self.info.waits || matches!(self.common.when, When::After | When::Edge);
         if only_after {
             let since = self.watch.since_injection();
             let why = if whys.in_force.is_some() { &whys.in_force } else { &whys.after };
-            let set = self.set(&since, "after the fault", why, TooFew::Undecided);
+            let set = self.set(
+                &since,
+                if self.info.waits { "since the injection" } else { "after the fault" },
+                why,
+                TooFew::Undecided,
+            );
             return Set { claims: true, to_come: self.to_come(&since), ..set }.judge();
         }
         let set = self.set(&in_force, force, &whys.in_force, TooFew::Undecided);
@@ -184,6 +189,7 @@ impl Subject<'_> {
         let within = self.within();
         let allowed = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
         let allowed_text = millis(within.as_secs_f64() * 1e3);
+        let the_end = if self.evidence.lasted() { "the fault's end" } else { "the fault" };
         // From when to when it may be bad.
         let mut windows = Vec::new();
         for injection in self.evidence.injections.iter().filter(|i| i.failed.is_none()) {
@@ -208,7 +214,7 @@ impl Subject<'_> {
             let stayed = last_bad.is_some_and(|i| all.len() - i <= BACK);
             let how = if stayed { "it did not recover: still" } else { "it was" };
             let text = format!(
-                "{how} bad {} after the fault's end, and had {allowed_text}{why}",
+                "{how} bad {} after {the_end}, and had {allowed_text}{why}",
                 millis(between(since, late.started))
             );
             return (Finding::new(Outcome::Refuted, sentence(&text)), all.len());
@@ -223,31 +229,28 @@ impl Subject<'_> {
             let watched = millis(between(end, self.evidence.end));
             let what = if last_bad.is_some() { "was not yet good again" } else { "was hardly asked" };
             return undecided(format!(
-                "the run ended {watched} after the fault's end, when it {what}: {} in a row, and it takes {BACK}",
+                "the run ended {watched} after {the_end}, when it {what}: {} in a row, and it takes {BACK}",
                 words::count(n as u64, "good sample")
             ));
         }
         let bad = all.iter().filter(|s| s.worth == Worth::Bad).count() as u64;
         let Some(last) = last_bad.map(|i| all[i]) else {
-            let text = format!(
-                "all {} good since the injection, {} of them after the fault's end",
-                samples(all.len() as u64),
-                n
-            );
+            let text =
+                format!("all {} good since the injection, {} of them after {the_end}", samples(all.len() as u64), n);
             return (Finding::new(Outcome::Held, text), back);
         };
         if good[0].started > end.saturating_add(allowed) {
             return undecided(format!(
-                "it was last bad when asked {} after the fault's end and good again {} after it; whether that was within \
+                "it was last bad when asked {} after {the_end} and good again {} after it; whether that was within \
                  {allowed_text} cannot be told",
                 millis(between(end, last.started)),
                 millis(between(end, good[0].started))
             ));
         }
         let when = if good[0].at <= end {
-            "good again before the fault's end".to_owned()
+            format!("good again before {the_end}")
         } else {
-            format!("good again {} after the fault's end", millis(between(end, good[0].at)))
+            format!("good again {} after {the_end}", millis(between(end, good[0].at)))
         };
         let text = format!(
             "{} of {} bad, {when} (allowed {allowed_text}), and good from then on for {}",

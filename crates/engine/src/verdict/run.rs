@@ -5,7 +5,7 @@ use toprope_model::experiment::Experiment;
 use toprope_model::verdict::{Ending, Judgement, Outcome, ProbeJudgement};
 
 use super::anatomy::between;
-use super::evidence::{Evidence, Injection};
+use super::evidence::{Evidence, Injection, Period};
 use super::next;
 use super::probe::{Judged, Subject, worst};
 use super::search::{self, Trial};
@@ -23,6 +23,10 @@ pub struct Fold<'e> {
     sealed: bool,
     /// Whether this is one trial of a search, whose steady state was seen before.
     trial: bool,
+    /// When it began: what a trial asked before that belongs to the trial before it.
+    since: Option<u64>,
+    /// Whether it watches a steady state of its own.
+    watched: bool,
     evidence: Evidence,
     /// The trials of a search, and the one that goes on: its number, its value, and what was seen in it.
     trials: Vec<Trial>,
@@ -50,6 +54,8 @@ impl<'e> Fold<'e> {
             ended: false,
             sealed: false,
             trial: false,
+            since: None,
+            watched: false,
             evidence: Evidence::default(),
             trials: Vec::new(),
             open_trial: None,
@@ -72,11 +78,21 @@ impl<'e> Fold<'e> {
 
     /// Takes the next record of the log.
     pub fn push(&mut self, record: &Record) {
+        if self.trial {
+            let since = *self.since.get_or_insert(record.at);
+            self.watched |= matches!(record.event, Event::Phase(Phase::SteadyState));
+            let before = matches!(&record.event, Event::Sample(sample) if sample.started < since);
+            if !before {
+                self.evidence.push(record);
+            }
+            return;
+        }
         match &record.event {
             Event::RunStarted(started) if !self.started => self.begin(started),
             Event::TrialStarted { trial, value } => {
                 let fold = Fold {
                     trial: true,
+                    since: Some(record.at),
                     started: true,
                     run: self.run.clone(),
                     probes: self.probes.clone(),
@@ -107,6 +123,8 @@ impl<'e> Fold<'e> {
                     self.evidence.push(record);
                 }
             }
+            // Between the trials of a search a probe sees what the last one left, and that is no steady state.
+            None if matches!(record.event, Event::Sample(_)) && !self.trials.is_empty() => {}
             None => self.evidence.push(record),
         }
     }
@@ -125,16 +143,21 @@ impl<'e> Fold<'e> {
         (0..self.probes.len()).filter_map(|i| self.subject(i)).collect()
     }
 
-    /// Whether the steady state was seen so far.
+    /// Whether the steady state was seen so far; in a search, that of the trial that goes on.
     ///
     /// # Errors
     /// Why not, a sentence for each probe.
     pub fn steady_state(&self) -> Result<(), Vec<String>> {
+        if let Some((_, _, trial)) = &self.open_trial {
+            return trial.steady_state();
+        }
+        let asked_for = !self.experiment.spec.steady_state.as_ref().is_some_and(|s| s.for_.0.is_zero());
+        // Watched in the trials, or before them; what there is of it must be good all the same.
+        let here = if self.trial { self.watched } else { self.trials.is_empty() };
         let mut reasons = Vec::new();
         for subject in self.subjects().iter().filter(|s| s.has_steady_state()) {
-            // A trial of a search need not see the steady state again, but what it sees must be good.
-            let elsewhere = self.trial || !self.trials.is_empty() || self.open_trial.is_some();
-            if elsewhere && !subject.watch.samples.iter().any(|s| s.period == super::evidence::Period::Steady) {
+            let required = asked_for && here && !subject.info.waits;
+            if !required && !subject.watch.samples.iter().any(|s| s.period == Period::Steady) {
                 continue;
             }
             let findings = subject.steady();
@@ -359,11 +382,13 @@ fn overall(against: &Against, probes: &mut [ProbeJudgement]) -> (Outcome, Vec<St
         probes.iter_mut().for_each(|p| p.outcome = Outcome::Inconclusive);
         return (Outcome::Inconclusive, against.any.iter().chain(&against.held).cloned().collect());
     }
+    let undecided: Vec<usize> = (0..probes.len()).filter(|i| probes[*i].outcome == Outcome::Inconclusive).collect();
+    if !against.held.is_empty() {
+        // What was good so far is not what would have been good throughout.
+        probes.iter_mut().filter(|p| p.outcome == Outcome::Held).for_each(|p| p.outcome = Outcome::Inconclusive);
+    }
     let seen = worst(probes.iter().map(|p| p.outcome));
-    let outcome = match seen {
-        Outcome::Held if !against.held.is_empty() => Outcome::Inconclusive,
-        other => other,
-    };
+    let outcome = if seen == Outcome::Held && !against.held.is_empty() { Outcome::Inconclusive } else { seen };
     let of = |outcome: Outcome, all: bool| {
         probes.iter().filter(move |p| p.outcome == outcome).flat_map(move |p| {
             let take = if all { p.reasons.len() } else { 1 };
@@ -379,7 +404,11 @@ fn overall(against: &Against, probes: &mut [ProbeJudgement]) -> (Outcome, Vec<St
         }
         Outcome::Inconclusive => {
             reasons.extend(against.held.iter().cloned());
-            reasons.extend(of(Outcome::Inconclusive, false));
+            // A probe that was good so far has nothing to add.
+            let undecided = undecided.iter().filter_map(|i| probes.get(*i));
+            reasons.extend(
+                undecided.filter_map(|p| Some(format!("`{}`: {}", cut(&p.name), behind_colon(p.reasons.first()?)))),
+            );
         }
         Outcome::Held => reasons.extend(of(Outcome::Held, true)),
     }

@@ -6,7 +6,7 @@ use toprope_model::verdict::{BreakingPoint, Judgement, Outcome, ProbeJudgement};
 use toprope_stats::proportion::Count;
 
 use super::run::Against;
-use super::words::{count, cut, share};
+use super::words::{behind_colon, count, cut, share};
 
 /// One trial that ended.
 #[derive(Debug, Clone)]
@@ -117,10 +117,11 @@ pub(super) fn assemble(
     };
     if let Some(h) = held {
         let seen = Count { bad: 0, all: u64::from(h.held) };
+        let all =
+            if h.held == 1 { "the only trial".into() } else { format!("all {}", count(u64::from(h.held), "trial")) };
         reasons.push(format!(
-            "At {} all {} held; a share of up to {} of such trials may still be refuted ({}% confidence).",
+            "At {} {all} held; a share of up to {} of such trials may still be refuted ({}% confidence).",
             h.value,
-            count(u64::from(h.held), "trial"),
             share(seen.upper_bound(1.0 - LEVEL)),
             LEVEL * 100.0
         ));
@@ -169,7 +170,8 @@ pub(super) fn of_probes(probes: &mut [ProbeJudgement], trials: &[Trial], outcome
         probe.outcome = outcome;
         probe.reasons = vec![format!("Refuted in {} of {}.", refuted.len(), count(own.len() as u64, "trial"))];
         if let Some((trial, first)) = refuted.first() {
-            probe.reasons.extend(first.reasons.first().map(|r| format!("The first at {}: {r}", trial.value)));
+            let why = first.reasons.first().map(|r| format!("The first at {}: {}", trial.value, behind_colon(r)));
+            probe.reasons.extend(why);
         }
     }
 }

@@ -100,6 +100,7 @@ impl Log {
                 .fold("status 200".into(), |a, b| a + &b),
             unit: "ms".into(),
             interval_ms: experiment.interval(p).as_secs_f64() * 1e3,
+            waits: false,
             recovers: p.common.recovers.is_some() || (default && p.common.unaffected != Some(true)),
         });
         let faults = experiment.faults().into_iter().map(|f| FaultInfo {
@@ -129,6 +130,7 @@ impl Log {
             generator: "ChaCha12".into(),
             again: None,
             manifest: experiment.node.to_json(),
+            topology: None,
             probes: probes.collect(),
             faults: faults.collect(),
         };
@@ -191,7 +193,8 @@ impl Log {
     /// A fault from its injection to its undo, with its effect measured. Returns its number.
     pub(crate) fn inject(&mut self, fault: u32, from: u64, to: u64) -> u32 {
         let number = self.begin(fault, from);
-        let effect = Effect { took: Some(true), reached: Some(1.0), measures: vec![delay(201.4)], note: None };
+        let measures = if self.started.faults[fault as usize].lasting { vec![delay(201.4)] } else { vec![] };
+        let effect = Effect { took: Some(true), reached: Some(1.0), measures, note: None };
         self.at(to - 1, Event::Effect { injection: number, effect, last: true });
         self.undo(number, to);
         number
@@ -200,28 +203,31 @@ impl Log {
     pub(crate) fn begin(&mut self, fault: u32, from: u64) -> u32 {
         let number = self.injections;
         self.injections += 1;
-        let step = Step {
-            describe: "redirect new connections to 127.0.0.1:5432 through the proxy".into(),
-            claims: vec!["tcp 127.0.0.1:5432".into()],
-            undo: Undo::KernelOwned("the table goes with its socket".into()),
-            data: serde_json::Value::Null,
+        let lasting = self.started.faults[fault as usize].lasting;
+        let (path, describe, undo) = if lasting {
+            let undo = Undo::KernelOwned("the table goes with its socket".into());
+            ("nftables redirection", "redirect new connections to 127.0.0.1:5432 through the proxy", undo)
+        } else {
+            let leaves = vec!["process 4242 (cart) is dead; its supervisor may have started it anew".into()];
+            ("SIGKILL through a pidfd", "kill cart (pid 4242)", Undo::Irreversible { leaves })
         };
-        let plan = Plan {
-            steps: vec![step],
-            path: "nftables redirection".into(),
-            matched: 1,
-            targets: vec!["checkout (pid 4242)".into()],
-            warnings: vec![],
-        };
+        let claims = vec!["process 4242".into()];
+        let step = Step { describe: describe.into(), claims, undo, data: serde_json::Value::Null };
+        let targets = vec![format!("{} (pid 4242)", if lasting { "checkout" } else { "cart" })];
+        let plan = Plan { steps: vec![step], path: path.into(), matched: 1, targets, warnings: vec![] };
         self.at(from.saturating_sub(30), Event::Injecting { injection: number, fault, plan: Box::new(plan) });
-        self.at(from, Event::Injected { injection: number, path: "nftables redirection".into() });
+        self.at(from, Event::Injected { injection: number, path: path.into() });
         number
     }
 
     pub(crate) fn undo(&mut self, injection: u32, ms: u64) -> &mut Self {
         self.at(ms - 1, Event::Undoing { injection });
-        let notes = vec!["the nftables table is gone".into()];
-        let undone = Undone { clean: true, by: "injector".into(), notes, drained: Some((3, 1)) };
+        let lasting = self.events.iter().any(|(_, e)| {
+            matches!(e, Event::Injecting { injection: i, fault, .. } if *i == injection && self.started.faults[*fault as usize].lasting)
+        });
+        let notes = if lasting { vec!["the nftables table is gone".into()] } else { vec![] };
+        let drained = lasting.then_some((3, 1));
+        let undone = Undone { clean: true, by: "injector".into(), notes, drained };
         self.at(ms, Event::Undone { injection, undone })
     }
 

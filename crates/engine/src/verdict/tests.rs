@@ -73,6 +73,11 @@ fn values_out_of_tolerance_refute_although_every_sample_is_good() {
     log.inject(0, 3000, 33_000);
     let judgement = judge(&e, &log.records());
     expect(&judgement, Outcome::Refuted, "p99 was 450ms over 300 samples while the fault was in force; wanted < 300ms");
+    // What shows it needs the tolerance, and a hundred samples, 240 ms apart.
+    let smallest = judgement.next[0].command.as_deref().unwrap();
+    assert!(smallest.ends_with(
+        " --for 30s --probe '{\"http\":{\"get\":\"http://127.0.0.1:8080/checkout\",\"status\":200,\"name\":\"checkout\",\"p99\":\"< 300ms\"}}'"
+    ), "{smallest}");
     // The anatomy is that of the values then.
     assert_eq!(judgement.detect_ms, Some(450.0));
     assert_eq!(judgement.recover_ms, Some(33_120.0 - 3450.0));
@@ -184,11 +189,7 @@ fn too_few_samples_and_broken_probes_are_no_pass() {
     log.inject(0, 3000, 33_000);
     let judgement = judge(&e, &log.records());
     expect(&judgement, Outcome::Inconclusive, "p99 needs 100 samples, and there are 31 while the fault was in force");
-    assert!(
-        judgement.next[0].text.starts_with("There are 69 samples too few: set `interval: "),
-        "{:?}",
-        judgement.next
-    );
+    assert!(judgement.next[0].text.starts_with("69 samples more are needed: set `interval: "), "{:?}", judgement.next);
     let e = checkout("");
     let mut log = good_run(&e);
     log.broken(0, 5000);
@@ -263,7 +264,7 @@ fn killed(e: &Experiment, bad_until: u64, end: u64) -> Log {
 fn a_probe_that_comes_back_in_time_held() {
     let e = recovering("10s");
     let judgement = judge(&e, &killed(&e, 7000, 9000).records());
-    expect(&judgement, Outcome::Held, "40 of 60 samples bad, good again 4s after the fault's end (allowed 10s)");
+    expect(&judgement, Outcome::Held, "40 of 60 samples bad, good again 4s after the fault (allowed 10s)");
     assert_eq!(judgement.detect_ms, Some(5.0));
     assert_eq!(judgement.recover_ms, Some(4000.0));
     let judgement = judge(&e, &killed(&e, 3000, 9000).records());
@@ -277,11 +278,11 @@ fn a_probe_that_stays_bad_is_refuted_and_one_not_watched_long_enough_is_not() {
     expect(
         &judgement,
         Outcome::Refuted,
-        "it did not recover: still bad 10.1s after the fault's end, and had 10s: connection refused",
+        "it did not recover: still bad 10.1s after the fault, and had 10s: connection refused",
     );
     assert_eq!(judgement.recover_ms, None);
     let judgement = judge(&e, &killed(&e, 9000, 9000).records());
-    expect(&judgement, Outcome::Inconclusive, "the run ended 6s after the fault's end, when it was not yet good again");
+    expect(&judgement, Outcome::Inconclusive, "the run ended 6s after the fault, when it was not yet good again");
     let judgement = judge(&e, &killed(&e, 8800, 9000).records());
     expect(&judgement, Outcome::Inconclusive, "2 good samples in a row, and it takes 3");
 }
@@ -292,7 +293,7 @@ fn a_relapse_after_the_time_is_refuted() {
     let mut log = killed(&e, 4000, 20_000);
     log.bad(0, 15_050..15_500, 100, "status 500");
     let judgement = judge(&e, &log.records());
-    expect(&judgement, Outcome::Refuted, "it was bad 12.1s after the fault's end, and had 2s");
+    expect(&judgement, Outcome::Refuted, "it was bad 12.1s after the fault, and had 2s");
     assert_eq!(judgement.recover_ms, Some(12_500.0));
 }
 
@@ -313,7 +314,7 @@ fn each_fault_gives_its_own_time_to_recover() {
     };
     assert_eq!(run(6000).outcome, Outcome::Held);
     // Back before the second kill, yet not within its own five seconds.
-    expect(&run(12_000), Outcome::Refuted, "it was bad 5.1s after the fault's end, and had 5s");
+    expect(&run(12_000), Outcome::Refuted, "it was bad 5.1s after the fault, and had 5s");
 }
 
 #[test]
@@ -355,6 +356,7 @@ fn a_stopped_run_is_refuted_only_if_nothing_could_have_mended_it() {
     let judgement = stopped(4200);
     expect(&judgement, Outcome::Inconclusive, "The run was stopped after 8s by a guardrail");
     assert_eq!((judgement.ending, judgement.exit_code()), (Ending::Stopped, 5));
+    assert_eq!(judgement.probes[0].outcome, Outcome::Inconclusive);
     let judgement = stopped(7900);
     expect(&judgement, Outcome::Refuted, "39 of 51 samples were bad");
     assert_eq!((judgement.ending, judgement.exit_code()), (Ending::Stopped, 1));
@@ -527,10 +529,65 @@ fn a_trial_is_judged_by_its_own_slice() {
             records.iter().position(|r| matches!(r.event, Event::TrialStarted { trial: t, .. } if t == trial)).unwrap();
         let to =
             records.iter().position(|r| matches!(r.event, Event::TrialEnded { trial: t, .. } if t == trial)).unwrap();
-        let judgement = judge_trial(&e, &log.started, &records[from + 1..to]);
+        let judgement = judge_trial(&e, &log.started, &records[from..to]);
         assert_eq!(judgement.outcome, wanted, "{:?}", judgement.reasons);
         assert!(judgement.next.is_empty());
     }
+}
+
+#[test]
+fn what_one_trial_asked_does_not_count_for_the_next() {
+    let e = searching();
+    let mut log = search(&[("2s", Refuted), ("50ms", Held)]);
+    // Asked in the first trial and in force, answered in the second before its injection, and in it.
+    log.sample(0, 4000, 2200.0, Some("timed out")).sample(0, 4500, 2500.0, Some("timed out"));
+    // Asked between the trials.
+    log.sample(0, 5700, 10.0, Some("timed out"));
+    let judgement = judge(&e, &log.records());
+    assert_eq!(judgement.probes[0].reasons[0], "Refuted in 1 of 2 trials.");
+    assert!(!judgement.reasons.join(" ").contains("steady"), "{:?}", judgement.reasons);
+}
+
+#[test]
+fn each_trial_watches_its_own_steady_state() {
+    let e = searching();
+    let mut log = Log::new(&e);
+    log.at(0, Event::TrialStarted { trial: 1, value: "50ms".into() }).phase(0, Phase::SteadyState);
+    assert!(steady_state(&e, &log.records()).unwrap_err()[0].contains("no samples in the steady state"));
+    log.good(0, 100..3000, 100, 20.0);
+    assert_eq!(steady_state(&e, &log.records()), Ok(()));
+    log.bad(0, 2050..2100, 100, "status 500");
+    assert!(steady_state(&e, &log.records()).unwrap_err()[0].contains("status 500"));
+}
+
+#[test]
+fn a_steady_state_of_no_time_is_not_asked_for() {
+    let e = experiment(
+        "hypothesis: the tests pass\nsteady-state: {for: 0s}\nprobes:\n- http: {get: \"http://127.0.0.1:1/\"}\nmethod:\n- \
+         network-latency: {delay: 1s, for: 30s}\n",
+    );
+    let mut log = Log::new(&e);
+    assert_eq!(steady_state(&e, &log.records()), Ok(()));
+    log.phases(0, 33_000, 34_000).good(0, 3100..33_000, 1000, 20.0);
+    log.inject(0, 3000, 33_000);
+    assert_eq!(judge(&e, &log.records()).outcome, Outcome::Held);
+}
+
+#[test]
+fn a_probe_that_waits_is_judged_by_what_it_says_at_last() {
+    let e = checkout("");
+    let mut log = Log::new(&e);
+    log.started.probes[0].waits = true;
+    log.started.probes[0].recovers = true;
+    log.phases(3000, 33_000, 43_000);
+    log.inject(0, 3000, 33_000);
+    assert_eq!(steady_state(&e, &log.records()), Ok(()));
+    expect(&judge(&e, &log.records()), Outcome::Inconclusive, "there are no samples since the injection");
+    let mut fired = log.clone();
+    fired.sample(0, 40_000, 1.0, None);
+    assert_eq!(judge(&e, &fired.records()).outcome, Outcome::Held);
+    log.sample(0, 40_000, 1.0, Some("the alert did not fire within 2m"));
+    expect(&judge(&e, &log.records()), Outcome::Refuted, "did not fire within 2m");
 }
 
 #[test]

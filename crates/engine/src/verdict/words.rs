@@ -46,7 +46,11 @@ pub(crate) fn value(value: f64, unit: &str) -> String {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be within 0 and 2^63")]
         "B" if (0.0..9e18).contains(&value) => Size(value.round() as u64).to_string(),
         "" => short(value),
-        other => format!("{}{}{other}", short(value), if other.starts_with('/') { "" } else { " " }),
+        other => {
+            // A unit comes from a probe, and a probe's from who wrote it.
+            let other: String = cut(other).chars().take(16).collect();
+            format!("{}{}{other}", short(value), if other.starts_with('/') { "" } else { " " })
+        }
     }
 }
 
@@ -87,10 +91,11 @@ pub(crate) fn number(n: u64) -> String {
     out
 }
 
-/// A text that came from outside, cut to what a sentence can take, on one line.
+/// A text that came from outside, cut to what a sentence can take, on one line. Backticks in it become apostrophes:
+/// those in our sentences are ours, and mark names.
 pub(crate) fn cut(text: &str) -> String {
     const LONGEST: usize = 200;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ").replace('`', "'");
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
@@ -171,7 +176,7 @@ mod tests {
 
     #[test]
     fn foreign_text_is_cut_and_put_on_one_line() {
-        assert_eq!(cut("a\n\t b"), "a b");
+        assert_eq!(cut("a\n\t b `c`"), "a b 'c'");
         assert_eq!(cut(&"é".repeat(500)).chars().count(), 201);
     }
 

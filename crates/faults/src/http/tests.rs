@@ -9,14 +9,14 @@ use super::*;
 use crate::testing::{host, params, planned};
 
 /// A server of flags: PUT sets one to the body, GET shows it or 404, DELETE removes it or 404.
-struct Flags {
+pub(crate) struct Flags {
     url: String,
     flags: Arc<Mutex<HashMap<String, String>>>,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Flags {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let url = format!("http://{}/flag", listener.local_addr().expect("bound"));
         let served = Self { url, flags: Arc::default(), requests: Arc::default() };
@@ -30,11 +30,11 @@ impl Flags {
         served
     }
 
-    fn flag(&self) -> Option<String> {
+    pub(crate) fn flag(&self) -> Option<String> {
         self.flags.lock().unwrap().get("/flag").cloned()
     }
 
-    fn fault(&self) -> serde_json::Value {
+    pub(crate) fn fault(&self) -> serde_json::Value {
         let url = &self.url;
         json!({
             "apply": {"put": url, "body": "on", "status": 204},

@@ -1,3 +1,5 @@
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
@@ -5,6 +7,7 @@ use toprope_os::process::Signal;
 use toprope_os::ptrace::Stopped;
 
 use super::*;
+use crate::testing::injector::Injector;
 use crate::testing::{PATIENCE, Victim, eventually, host, params, planned};
 
 /// A process that counts in a file's length, so that its pace is seen from outside.
@@ -186,4 +189,46 @@ async fn who_has_ended_since_is_no_target() {
         let gone = ProcessPause.apply(&step, &params(json!({})), &host()).await.err().expect("it has ended");
         assert!(gone.message.contains("ended before") && gone.help.is_some(), "{gone}");
     }
+}
+
+/// As the run starts it: root, with what the fault names and no more.
+fn with_few_rights(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all,+kill,+sys_ptrace,+dac_read_search", "--inh-caps=-all", "--no-new-privs"]);
+    command.args(["sh", "-c", &format!("exec {program}")]);
+    command
+}
+
+/// Somebody else's process, which holds a socket as its standard input; `None` where that cannot be arranged.
+fn a_strangers(test: &str, socket: &TcpListener) -> Option<Victim> {
+    let root = toprope_os::user::Identity::current().is_ok_and(|i| i.uid == 0);
+    if !root || Command::new("setpriv").arg("--version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("SKIPPED {test}: it needs root and setpriv");
+        return None;
+    }
+    let stdin: std::os::fd::OwnedFd = socket.try_clone().expect("a descriptor").into();
+    let victim = Victim::run_with(
+        Command::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups", "sleep", "600"]),
+        stdin.into(),
+    );
+    let is_sleep = || toprope_os::process::ProcessInfo::of(victim.pid()).is_ok_and(|p| p.name == "sleep");
+    eventually("it has become somebody else's", is_sleep);
+    Some(victim)
+}
+
+#[test]
+fn few_rights_are_enough_and_a_killed_injector_lets_go() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let Some(victim) = a_strangers("few_rights_are_enough_and_a_killed_injector_lets_go", &socket) else { return };
+    let port = socket.local_addr().expect("bound").port();
+    drop(socket); // It is the victim's alone.
+    let target = json!({"target": {"port": port}});
+    let (injector, effect) = Injector::start("process-pause", &target, with_few_rights);
+    assert_eq!(effect.took, Some(true), "{effect:?}");
+    assert_eq!(states(&victim), [State::Traced], "held, not stopped by signal");
+    injector.kill();
+    eventually("the kernel lets it go", || !is_paused(&victim));
+    let (injector, effect) = Injector::start("process-kill", &target, with_few_rights);
+    assert_eq!(effect.took, Some(true), "{effect:?}");
+    assert!(!victim.is_alive() && injector.release().success());
 }

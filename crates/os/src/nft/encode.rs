@@ -26,6 +26,11 @@ pub(super) struct PortSet {
 const VERDICT: u32 = 0; // NFT_REG_VERDICT
 const REGISTER: u32 = 1; // NFT_REG_1, 16 bytes
 
+/// Flags of TCP, in byte 13 of its header (RFC 9293).
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
 /// `next_set` numbers the sets of a batch.
 pub(super) fn encode(rule: &Rule, next_set: &mut u32) -> Result<Encoded> {
     let mut encoder =
@@ -56,7 +61,8 @@ impl Encoder<'_> {
             Match::Protocol(number) => self.transport(*number),
             Match::SourcePort(transport, ports) => self.ports(*transport, 0, ports)?,
             Match::DestinationPort(transport, ports) => self.ports(*transport, 2, ports)?,
-            Match::TcpReset => self.tcp_reset(),
+            Match::TcpOpening => self.tcp_flags(SYN | ACK, SYN),
+            Match::TcpReset => self.tcp_flags(RST, RST),
             Match::Uid(uid) => self.meta(Meta::SocketUid).equals(&uid.to_ne_bytes()),
             Match::Mark(mark) => self.meta(Meta::Mark).equals(&mark.to_ne_bytes()),
             Match::Cgroup(group) => {
@@ -177,13 +183,12 @@ impl Encoder<'_> {
         self.expression("bitwise", data.nest(4, value(mask)).nest(5, value(&vec![0; mask.len()])));
     }
 
-    /// The flags of RFC 9293 are in byte 13 of the header.
-    fn tcp_reset(&mut self) {
-        const RST: u8 = 0x04;
+    /// Of the flags in the mask, these are set and the others are not.
+    fn tcp_flags(&mut self, mask: u8, set: u8) {
         self.transport(Transport::Tcp.number());
         self.payload(Header::Transport, 13, 1);
-        self.keep_bits(&[RST]);
-        self.equals(&[RST]);
+        self.keep_bits(&[mask]);
+        self.equals(&[set]);
     }
 
     fn ports(&mut self, transport: Transport, offset: u32, ports: &Ports) -> Result<()> {

@@ -119,6 +119,9 @@ pub enum Match {
     SourcePort(Transport, Ports),
     /// Its destination port.
     DestinationPort(Transport, Ports),
+    /// It opens a TCP connection (SYN without ACK). To be demanded by every [`Action::Redirect`]: a connection that was
+    /// open before the kernel began to track any looks new to it at its next packet, and would be broken.
+    TcpOpening,
     /// It is a reset of a TCP connection: what [`Action::Reset`] sends passes the chains too, and would not arrive if a
     /// rule met it.
     TcpReset,

@@ -105,6 +105,7 @@ fn nft_reads_every_condition_and_action_as_meant() {
                 Rule::new(Action::Drop).when(Match::SourcePort(Transport::Tcp, Ports::Range(8000..=8010))),
                 "tcp sport 8000-8010 counter",
             ),
+            (Rule::new(Action::Accept).when(Match::TcpOpening), "tcp flags 0x2 / 0x2,0x10 counter"),
             (Rule::new(Action::Accept).when(Match::TcpReset), "tcp flags & 0x4 == 0x4 counter"),
             (Rule::new(Action::Drop).when(Match::Uid(65534)), "meta skuid 65534 counter"),
             (Rule::new(Action::Drop).when(Match::Random { share: 3, of: 10 }), "numgen random mod 10 < 3 counter"),

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use info::{CgroupMembership, ProcessInfo, descendants, processes};
-pub(crate) use info::{pids, ticks};
+pub(crate) use info::pids;
 pub use pidfd::Pidfd;
 pub use rustix::process::Signal;
 pub(crate) use stat::Stat;

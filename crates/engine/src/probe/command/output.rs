@@ -35,8 +35,9 @@ pub(super) enum Stopped {
     Flood,
 }
 
-/// Runs a program to its end. If the future is dropped before, the program is killed.
-pub(super) async fn run(spawn: Spawn) -> Result<Ended, Stopped> {
+/// Runs a program to its end. If the future is dropped before, the program is killed. With `show`, what it prints goes
+/// to our standard error as it comes, and only its last part is kept.
+pub(super) async fn run(spawn: Spawn, show: bool) -> Result<Ended, Stopped> {
     let not_started = |e: &dyn std::fmt::Display| Stopped::NotStarted(e.to_string());
     let (stdout, stdout_end) = io::pipe().map_err(|e| not_started(&e))?;
     let (stderr, stderr_end) = io::pipe().map_err(|e| not_started(&e))?;
@@ -48,7 +49,8 @@ pub(super) async fn run(spawn: Spawn) -> Result<Ended, Stopped> {
     let mut stderr = pipe::Receiver::from_owned_fd(stderr.into()).map_err(|e| not_started(&e))?;
     let (mut said, mut complained) = (Vec::new(), Vec::new());
     let status = {
-        let reading = async { tokio::try_join!(read(&mut stdout, &mut said), read(&mut stderr, &mut complained)) };
+        let reading =
+            async { tokio::try_join!(read(&mut stdout, &mut said, show), read(&mut stderr, &mut complained, show)) };
         tokio::pin!(reading);
         tokio::select! {
             // It may close its output and run on.
@@ -73,11 +75,17 @@ pub(super) async fn run(spawn: Spawn) -> Result<Ended, Stopped> {
 struct Flooded;
 
 /// Reads to the end, or as far as is allowed. An error of reading is an end.
-async fn read(from: &mut pipe::Receiver, into: &mut Vec<u8>) -> Result<(), Flooded> {
+async fn read(from: &mut pipe::Receiver, into: &mut Vec<u8>, show: bool) -> Result<(), Flooded> {
     let mut chunk = [0; 8192];
     while let Ok(n @ 1..) = from.read(&mut chunk).await {
         into.extend_from_slice(&chunk[..n]);
-        if into.len() > MAX_OUTPUT {
+        if show {
+            // A terminal that is gone is the run's to notice.
+            let _ = io::Write::write_all(&mut io::stderr(), &chunk[..n]);
+            if into.len() > MAX_OUTPUT {
+                into.drain(..into.len() - MAX_OUTPUT / 2);
+            }
+        } else if into.len() > MAX_OUTPUT {
             return Err(Flooded);
         }
     }

@@ -1,0 +1,224 @@
+//! Networks, servers and clients for the tests of network faults.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use toprope_engine::fault::{Fault, Injection};
+use toprope_model::step::{Effect, Step};
+use toprope_os::namespace::{Namespace, UserMap, loopback_up, supported};
+use toprope_os::process::{Pidfd, ProcessId, Signal};
+use toprope_os::spawn::{Spawn, Stdio as To};
+use toprope_os::user::Identity;
+
+pub(crate) use super::table::LEASE;
+use crate::testing::{PATIENCE, Victim, host, params, planned};
+
+/// Below this nothing was delayed: the machine may stall, but not for so long.
+pub(crate) const STRAIGHT: Duration = Duration::from_millis(250);
+/// What tests ask for where something is to be delayed.
+pub(crate) const DELAY: Duration = Duration::from_millis(500);
+
+/// Set for the tests that are run once more, as something else: by the name of what they are to be.
+const ROLE: &str = "TOPROPE_TEST_ROLE";
+
+pub(crate) fn role() -> Option<String> {
+    std::env::var(ROLE).ok()
+}
+
+/// Runs a test in a network of its own; needs root.
+pub(crate) fn in_own_network<F: Future<Output = ()>>(test: &str, run: impl FnOnce() -> F + Send) {
+    match Namespace::new_net() {
+        Ok(net) => net.run(|| block_on(run())).expect("entered"),
+        Err(why) => eprintln!("{test} is skipped: {why}"),
+    }
+}
+
+/// Runs a test without privileges, in a user namespace and a network of its own. `test` is its full name.
+pub(crate) fn in_own_namespaces<F: Future<Output = ()>>(test: &str, run: impl FnOnce() -> F) {
+    if role().is_some() {
+        loopback_up().expect("it is ours");
+        return block_on(run());
+    }
+    if let Err(why) = supported() {
+        return eprintln!("{test} is skipped: {why}");
+    }
+    again(as_nobody(this_test(test).variable(ROLE, "inside")).new_user_namespace(UserMap::Root).new_net_namespace());
+}
+
+/// Runs a test without privileges.
+pub(crate) fn without_privileges<F: Future<Output = ()>>(test: &str, run: impl FnOnce() -> F) {
+    match role() {
+        Some(_) => block_on(run()),
+        None => again(as_nobody(this_test(test).variable(ROLE, "inside"))),
+    }
+}
+
+pub(crate) fn is_root() -> bool {
+    Identity::current().is_ok_and(|i| i.uid == 0)
+}
+
+fn as_nobody(spawn: Spawn) -> Spawn {
+    if is_root() { spawn.identity(Identity { uid: 65534, gid: 65534, groups: vec![] }) } else { spawn }
+}
+
+fn this_test(test: &str) -> Spawn {
+    Spawn::this_program().args(["--exact", test, "--nocapture"]).stdout(To::Inherit).stderr(To::Inherit)
+}
+
+fn again(spawn: Spawn) {
+    let mut child = spawn.start().expect("this very program");
+    let status = child.wait_timeout(Duration::from_secs(120)).expect("our own child").expect("it ends");
+    assert!(status.success(), "inside: {status}");
+}
+
+fn block_on<F: Future<Output = ()>>(future: F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("threads").block_on(future);
+}
+
+/// A server that sends back every line, until the test ends.
+pub(crate) fn echo(address: &str) -> SocketAddr {
+    let listener = TcpListener::bind(address).expect("a free port");
+    let at = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut writer = client.try_clone()?;
+                client.set_nodelay(true)?;
+                for line in BufReader::new(client).lines() {
+                    writer.write_all(format!("{}\n", line?).as_bytes())?;
+                }
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    at
+}
+
+/// An echo server on IPv4's loopback.
+pub(crate) fn server() -> SocketAddr {
+    echo("127.0.0.1:0")
+}
+
+/// A client of such a server.
+pub(crate) struct Client(BufReader<TcpStream>);
+
+impl Client {
+    pub(crate) fn connect(to: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
+    /// Asks once, and waits only so long for the answer.
+    pub(crate) fn ask_within(&mut self, limit: Duration) -> std::io::Result<Duration> {
+        self.0.get_ref().set_read_timeout(Some(limit))?;
+        self.ask()
+    }
+
+    /// Asks once, and tells how long the answer took.
+    pub(crate) fn ask(&mut self) -> std::io::Result<Duration> {
+        let begin = Instant::now();
+        self.0.get_mut().write_all(b"hello\n")?;
+        let mut line = String::new();
+        self.0.read_line(&mut line)?;
+        match line.as_str() {
+            "hello\n" => Ok(begin.elapsed()),
+            _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// A program that connects and holds the connection. The tests' own connections do not count as clients', because this
+/// process is the one that holds the proxy.
+pub(crate) fn bystander(to: SocketAddr) -> Victim {
+    let (ip, port) = (to.ip(), to.port());
+    Victim::script(&format!("exec bash -c 'exec 3<>/dev/tcp/{ip}/{port} && echo ready && exec sleep 600'"))
+}
+
+/// Connects anew and asks once.
+pub(crate) fn ask(to: SocketAddr) -> std::io::Result<Duration> {
+    Client::connect(to)?.ask()
+}
+
+/// How long another user's program takes to connect, ask and be answered.
+pub(crate) fn ask_as(uid: u32, to: SocketAddr) -> Duration {
+    let script =
+        format!("exec 3<>/dev/tcp/127.0.0.1/{} && echo hello >&3 && read -r -u 3 line && echo $line", to.port());
+    let mut command = Command::new("bash");
+    std::os::unix::process::CommandExt::uid(command.args(["-c", &script]), uid);
+    let begin = Instant::now();
+    let output = command.output().expect("bash is installed");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n", "{output:?}");
+    begin.elapsed()
+}
+
+/// A fault in force, with the step that it came from.
+pub(crate) async fn in_force(fault: &dyn Fault, parameters: serde_json::Value) -> (Step, Box<dyn Injection>) {
+    let params = params(parameters);
+    let (_, step) = planned(fault, &params, &host()).await;
+    let injection = fault.apply(&step, &params, &host()).await.unwrap_or_else(|e| panic!("{e}"));
+    (step, injection)
+}
+
+pub(crate) async fn observed(injection: &mut Box<dyn Injection>) -> Effect {
+    injection.observe().await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Observes until so many samples were counted: what a client has received may not be counted yet.
+pub(crate) async fn observed_samples(injection: &mut Box<dyn Injection>, samples: u64) -> Effect {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let effect = observed(injection).await;
+        if effect.measures.iter().map(|m| m.samples).sum::<u64>() >= samples {
+            return effect;
+        }
+        assert!(Instant::now() < deadline, "{samples} samples: {effect:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Another process that holds a fault: this test once more, which must call [`hold`] when it has a [`role`].
+pub(crate) struct Holder {
+    pub(crate) step: Step,
+    process: Child,
+}
+
+impl Holder {
+    /// Starts it in the calling thread's network.
+    pub(crate) fn start(test: &str, parameters: &serde_json::Value) -> Self {
+        let program = std::env::current_exe().expect("this very program");
+        let mut command = Command::new(program);
+        command.args(["--exact", test, "--nocapture"]).env(ROLE, parameters.to_string()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("this very program");
+        let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let step = lines.map_while(Result::ok).find_map(|line| serde_json::from_str(&line).ok());
+        Self { step: step.expect("the holder failed"), process }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = ProcessId::of(self.process.id()).expect("an unreaped child is in /proc");
+        Pidfd::open(&id).expect("it runs").signal(signal).expect("our own child");
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Holds a fault until the process is killed. Parameters come by [`role`], the step goes to standard output.
+pub(crate) fn hold(fault: &'static dyn Fault) {
+    let parameters = serde_json::from_str(&role().expect("called for a role")).expect("JSON");
+    block_on(async {
+        let (step, injection) = in_force(fault, parameters).await;
+        println!("\n{}", serde_json::to_string(&step).expect("plain data"));
+        tokio::time::sleep(Duration::from_secs(100)).await; // killed before, or alone
+        drop(injection);
+    });
+}

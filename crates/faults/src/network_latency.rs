@@ -1,0 +1,382 @@
+//! `network-latency`: TCP streams that take longer, as over a distance, a loaded network, or a slow dependency.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use toprope_engine::fault::{Fault, FaultError, Injection, Params};
+use toprope_engine::host::Host;
+use toprope_model::kind::{Danger, FaultSpec, Need, UndoKind};
+use toprope_model::step::{Measure, Plan, Step};
+use toprope_model::target::{Endpoint, Target};
+use toprope_model::{Dur, FromNode, KindSpec, Node, Problems, fields};
+use toprope_proxy::{Flow, Latency, Rules, Stats};
+
+use crate::network::{self, Direction, Listen, Reach, Shape};
+
+fields! {
+    /// What `network-latency` takes.
+    struct Delay {
+        /// Whose connections: processes of this host, or `{host: true}` for everybody's. Needed unless `listen` is
+        /// given.
+        from: Option<Target>,
+        /// Where the connections go: `127.0.0.1:5432`, `db.internal:5432`, `:5432` on any host, `10.0.0.0/8`, or a
+        /// service of the topology. A name is looked up once, when the fault begins.
+        to: Endpoint,
+        /// Listen here instead of intercepting, for where that is not allowed: the client must have been told to
+        /// connect here, and finds somebody listening only while the fault is in force.
+        listen: Option<Listen>,
+        /// How much later bytes arrive.
+        delay: Dur,
+        /// How far each delay may be off, either way: drawn uniformly, anew for each chunk of bytes.
+        jitter: Dur = "0s",
+        /// Which bytes: `in` delays what comes back to the clients, `out` what they send, `both` both, so that a
+        /// question and its answer take twice the delay longer.
+        direction: Direction = "in",
+    }
+}
+
+static SPEC: FaultSpec = FaultSpec {
+    spec: KindSpec {
+        kind: "network-latency",
+        summary: "Delay what TCP connections carry.",
+        docs: "\
+Leads new connections through a proxy that holds every chunk of bytes for a while. It is no rate limit: any number of
+chunks are under way at once. The handshake is not delayed, because the kernel answers it; what comes after it is.
+
+The connections of all programs, of a user or of a control group are redirected by a rule of nftables. Without
+privileges that works in a network of one's own (`toprope exec`). Where nothing of this is allowed, `listen` opens a
+port that the client is to be pointed at.
+
+Connections that are open when the fault begins are not reached: plan counts them and warns. A client with a pool must
+be restarted, or must renew it. `anywhere` and networks without a port leave out what stays within this host; a port or
+an address of the loopback interface means it too.
+
+At the end new connections go straight at once, and those in flight are carried on without delay until they close or
+the drain is over. If the injector is killed, the kernel removes the redirection within milliseconds and the connections
+that went through the proxy are cut. If it stands still for two seconds, new connections go straight.
+
+The effect is measured: the time from reading each chunk to writing it, and the share of the connections that go through
+the proxy.",
+        example: "network-latency: {from: {process: checkout}, to: \"127.0.0.1:5432\", delay: 200ms, for: 30s}",
+        fields: Delay::fields,
+        check,
+    },
+    lasting: true,
+    undo: UndoKind::KernelOwned,
+    danger: Danger::Contained,
+    needs: &[Need::NetAdmin, Need::Bpf],
+    recovers: false,
+};
+
+fn check(node: &Node, problems: &mut Problems) {
+    if let Some(delay) = Delay::from_node(node, problems) {
+        network::check_reach(delay.reach(), node, problems);
+    }
+}
+
+/// The fault.
+pub(crate) struct NetworkLatency;
+
+impl Fault for NetworkLatency {
+    fn spec(&self) -> &'static FaultSpec {
+        &SPEC
+    }
+
+    fn plan<'a>(&'a self, params: &'a Params, host: &'a Host) -> BoxFuture<'a, Result<Plan, FaultError>> {
+        async move {
+            let delay: Delay = params.read()?;
+            network::plan(delay.reach(), &delay.does(), params, host).await
+        }
+        .boxed()
+    }
+
+    fn apply<'a>(
+        &'a self,
+        step: &'a Step,
+        params: &'a Params,
+        host: &'a Host,
+    ) -> BoxFuture<'a, Result<Box<dyn Injection>, FaultError>> {
+        async move { Ok(Box::new(network::apply::<Delay>(step, params, host).await?) as _) }.boxed()
+    }
+
+    fn undo<'a>(&'a self, step: &'a Step, _: &'a Host) -> BoxFuture<'a, Result<Vec<String>, FaultError>> {
+        network::undo(step).boxed()
+    }
+}
+
+impl Delay {
+    fn reach(&self) -> Reach<'_> {
+        Reach { from: self.from.as_ref(), to: &self.to, listen: self.listen }
+    }
+
+    fn does(&self) -> String {
+        let what = match self.direction {
+            Direction::In => "what comes back",
+            Direction::Out => "what is sent",
+            Direction::Both => "everything",
+        };
+        let jitter = if self.jitter.0.is_zero() { String::new() } else { format!(" ± {}", self.jitter) };
+        format!("delay {what} by {}{jitter} on", self.delay)
+    }
+
+    fn measured(&self, name: &str, flow: &Flow) -> Option<Measure> {
+        Some(Measure {
+            name: name.into(),
+            unit: "ms".into(),
+            asked: Some(self.delay.0.as_secs_f64() * 1e3),
+            measured: flow.delay.quantile(0.5)?.as_secs_f64() * 1e3,
+            samples: flow.delay.count(),
+        })
+    }
+}
+
+impl Shape for Delay {
+    fn read(params: &Params) -> Result<Self, FaultError> {
+        params.read()
+    }
+
+    fn rules(&self, seed: u64) -> Rules {
+        Rules::seeded(seed).add(self.direction.of_the_proxy(), Latency::new(self.delay.0).jitter(self.jitter.0))
+    }
+
+    fn measure(&self, seen: &Stats) -> (Option<bool>, Vec<Measure>) {
+        let out = || self.measured("delay of what is sent", &seen.up);
+        let back = || self.measured("delay of what comes back", &seen.down);
+        let measures: Vec<Measure> = match self.direction {
+            Direction::In => back().into_iter().collect(),
+            Direction::Out => out().into_iter().collect(),
+            Direction::Both => out().into_iter().chain(back()).collect(),
+        };
+        // With a jitter as large as the delay the median is still the delay.
+        let took = measures.iter().map(|m| m.asked.is_none_or(|asked| m.measured >= asked / 2.0));
+        (took.reduce(|all, one| all && one), measures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Instant;
+
+    use serde_json::json;
+    use toprope_os::nft;
+    use toprope_os::process::Signal;
+
+    use super::*;
+    use crate::network::testing::{
+        Client, DELAY, Holder, STRAIGHT, ask, ask_as, bystander, echo, hold, in_force, in_own_namespaces,
+        in_own_network, observed, observed_samples, role, server, without_privileges,
+    };
+    use crate::testing::{PATIENCE, eventually, host, params, planned};
+
+    fn table(step: &Step) -> String {
+        step.data["way"]["redirect"]["table"].as_str().expect("it is a redirection").to_owned()
+    }
+
+    fn everybody(to: SocketAddr) -> serde_json::Value {
+        json!({"from": {"host": true}, "to": to.to_string(), "delay": "500ms"})
+    }
+
+    /// From plan to the end of the drain, on one address, with the effect seen by clients.
+    async fn life_of_a_redirection(listen: &str) {
+        let (to, other) = (echo(listen), echo(listen));
+        let (mut old, _bystander) = (Client::connect(to).unwrap(), bystander(to));
+        let parameters = params(everybody(to));
+        let (plan, step) = planned(&NetworkLatency, &parameters, &host()).await;
+        assert_eq!(plan.path, "a proxy, behind a redirection by nftables");
+        assert!(plan.warnings.iter().any(|w| w.starts_with(&format!("1 connection to {to} open already"))), "{plan:?}");
+        assert_eq!(step.claims, [format!("tcp to {to}")]);
+        assert!(ask(to).unwrap() < STRAIGHT, "a plan changes nothing");
+
+        let mut injection = NetworkLatency.apply(&step, &parameters, &host()).await.unwrap();
+        let effect = observed(&mut injection).await;
+        assert_eq!((effect.took, effect.reached), (None, Some(0.0)), "only the old connection is there: {effect:?}");
+        let mut slow = Client::connect(to).unwrap();
+        assert!(slow.ask().unwrap() >= DELAY);
+        assert!(slow.ask().unwrap() < DELAY * 2, "one way only");
+        assert!(old.ask().unwrap() < STRAIGHT && ask(other).unwrap() < STRAIGHT);
+        let effect = observed_samples(&mut injection, 2).await;
+        assert_eq!((effect.took, effect.reached), (Some(true), Some(0.5)), "{effect:?}");
+        let [delay] = &effect.measures[..] else { panic!("{effect:?}") };
+        assert_eq!((delay.asked, delay.samples), (Some(500.0), 2));
+        assert!((500.0..900.0).contains(&delay.measured), "{effect:?}");
+
+        let draining = injection.release(PATIENCE).await.unwrap().expect("one is in flight");
+        assert!(ask(to).unwrap() < STRAIGHT, "new connections go straight at once");
+        assert!(slow.ask().unwrap() < STRAIGHT, "those in flight go on, without delay");
+        assert!(nft::exists(&table(&step)).unwrap(), "its address translation is needed");
+        drop(slow);
+        assert_eq!(draining.await, (1, 0));
+        for _ in 0..2 {
+            let notes = NetworkLatency.undo(&step, &host()).await.unwrap();
+            assert!(notes[0].contains("is gone"), "{notes:?}");
+        }
+        assert!(!nft::exists(&table(&step)).unwrap());
+        assert!(ask(to).unwrap() < STRAIGHT && old.ask().unwrap() < STRAIGHT);
+    }
+
+    #[test]
+    fn redirected_connections_are_slower_and_no_others() {
+        in_own_network("redirected_connections_are_slower_and_no_others", || life_of_a_redirection("127.0.0.1:0"));
+    }
+
+    #[test]
+    fn redirected_connections_of_ipv6_are_slower_and_no_others() {
+        in_own_network("redirected_connections_of_ipv6_are_slower_and_no_others", || life_of_a_redirection("[::1]:0"));
+    }
+
+    #[test]
+    fn without_privileges_it_works_in_a_network_of_ones_own() {
+        let test = "network_latency::tests::without_privileges_it_works_in_a_network_of_ones_own";
+        in_own_namespaces(test, || life_of_a_redirection("127.0.0.1:0"));
+    }
+
+    #[test]
+    fn a_port_alone_means_every_address() {
+        in_own_network("a_port_alone_means_every_address", || async {
+            let to = echo("127.0.0.2:0");
+            let parameters = json!({"from": {"host": true}, "to": format!(":{}", to.port()), "delay": "500ms"});
+            let (_, injection) = in_force(&NetworkLatency, parameters).await;
+            assert!(ask(to).unwrap() >= DELAY);
+            injection.release(PATIENCE).await.unwrap();
+            assert!(ask(to).unwrap() < STRAIGHT);
+        });
+    }
+
+    #[test]
+    fn only_the_meant_users_connections_are_slower() {
+        in_own_network("only_the_meant_users_connections_are_slower", || async {
+            let to = server();
+            let parameters = json!({"from": {"user": "65534"}, "to": to.to_string(), "delay": "500ms"});
+            let (_, mut injection) = in_force(&NetworkLatency, parameters).await;
+            assert!(ask_as(65534, to) >= DELAY);
+            assert!(ask_as(0, to) < DELAY);
+            assert_eq!(observed_samples(&mut injection, 1).await.measures[0].samples, 1);
+            injection.release(PATIENCE).await.unwrap();
+            assert!(ask_as(65534, to) < DELAY);
+        });
+    }
+
+    #[test]
+    fn each_direction_is_delayed_as_told_and_a_ramp_changes_it() {
+        in_own_network("each_direction_is_delayed_as_told_and_a_ramp_changes_it", || async {
+            let to = server();
+            let with = |delay: &str, direction: &str| {
+                let to = to.to_string();
+                json!({"from": {"host": true}, "to": to, "delay": delay, "direction": direction})
+            };
+            let (_, mut injection) = in_force(&NetworkLatency, with("0ms", "both")).await;
+            let mut client = Client::connect(to).unwrap();
+            assert!(client.ask().unwrap() < STRAIGHT);
+            injection.adjust(&params(with("500ms", "both"))).await.unwrap();
+            assert!(client.ask().unwrap() >= DELAY * 2);
+            let effect = observed_samples(&mut injection, 2).await;
+            assert_eq!((effect.measures.len(), effect.took), (2, Some(true)), "{effect:?}");
+            assert!(effect.measures.iter().all(|m| m.samples == 1 && m.measured >= 500.0), "{effect:?}");
+            injection.adjust(&params(with("500ms", "out"))).await.unwrap();
+            let asked = client.ask().unwrap();
+            assert!((DELAY..DELAY * 2).contains(&asked), "{asked:?}");
+            let effect = observed_samples(&mut injection, 1).await;
+            assert_eq!(effect.measures[0].name, "delay of what is sent");
+        });
+    }
+
+    #[test]
+    fn a_client_that_was_told_to_connect_elsewhere_needs_no_privileges() {
+        let test = "network_latency::tests::a_client_that_was_told_to_connect_elsewhere_needs_no_privileges";
+        without_privileges(test, || async {
+            let to = server();
+            // A port that was free a moment ago; whoever takes it now makes the test fail, which says so.
+            let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let _bystander = bystander(to);
+            let parameters = params(json!({"to": to.to_string(), "listen": at.to_string(), "delay": "500ms"}));
+            let (plan, step) = planned(&NetworkLatency, &parameters, &host()).await;
+            assert!(plan.path.contains(&at.to_string()) && plan.warnings[0].contains("go past"), "{plan:?}");
+            let mut injection = NetworkLatency.apply(&step, &parameters, &host()).await.unwrap();
+            let e = NetworkLatency.plan(&parameters, &host()).await.unwrap_err();
+            assert!(e.message.contains("somebody listens on"), "{e}");
+            let mut client = Client::connect(at).unwrap();
+            assert!(client.ask().unwrap() >= DELAY);
+            assert!(ask(to).unwrap() < STRAIGHT);
+            let effect = observed_samples(&mut injection, 1).await;
+            assert_eq!((effect.took, effect.reached), (Some(true), Some(0.5)), "{effect:?}");
+            let draining = injection.release(PATIENCE).await.unwrap().expect("one is in flight");
+            assert!(client.ask().unwrap() < STRAIGHT);
+            drop(client);
+            assert_eq!(draining.await, (1, 0));
+            assert!(NetworkLatency.undo(&step, &host()).await.unwrap()[0].contains("is gone"));
+            assert!(Client::connect(at).is_err());
+        });
+    }
+
+    #[test]
+    fn without_privileges_the_refusal_names_what_would_work() {
+        let test = "network_latency::tests::without_privileges_the_refusal_names_what_would_work";
+        without_privileges(test, || async {
+            let e = NetworkLatency.plan(&params(everybody(server())), &host()).await.unwrap_err();
+            assert!(e.message.contains("cannot be redirected") && e.message.contains("CAP_NET_ADMIN"), "{e}");
+            let help = e.help.unwrap();
+            assert!(help.contains("as root") && help.contains("toprope exec") && help.contains("listen:"), "{help}");
+        });
+    }
+
+    #[test]
+    fn when_its_process_is_killed_the_kernel_undoes_it() {
+        const TEST: &str = "network_latency::tests::when_its_process_is_killed_the_kernel_undoes_it";
+        if role().is_some() {
+            return hold(&NetworkLatency);
+        }
+        in_own_network(TEST, || async {
+            let to = server();
+            let holder = Holder::start(TEST, &everybody(to));
+            let mut led = Client::connect(to).unwrap();
+            assert!(led.ask().unwrap() >= DELAY);
+            holder.signal(Signal::KILL);
+            let killed = Instant::now();
+            eventually("new connections go straight", || ask(to).is_ok_and(|took| took < STRAIGHT));
+            assert!(killed.elapsed().as_secs_f64() < 1.0, "{:?}", killed.elapsed());
+            for _ in 0..2 {
+                let notes = NetworkLatency.undo(&holder.step, &host()).await.unwrap();
+                assert!(notes[0].contains("is gone"), "{notes:?}");
+            }
+            assert!(!nft::exists(&table(&holder.step)).unwrap());
+            assert!(led.ask().is_err(), "what it led is cut");
+        });
+    }
+
+    #[test]
+    fn while_its_process_stands_still_new_connections_go_straight() {
+        const TEST: &str = "network_latency::tests::while_its_process_stands_still_new_connections_go_straight";
+        if role().is_some() {
+            return hold(&NetworkLatency);
+        }
+        in_own_network(TEST, || async {
+            let to = server();
+            let holder = Holder::start(TEST, &everybody(to));
+            assert!(ask(to).unwrap() >= DELAY);
+            holder.signal(Signal::STOP);
+            std::thread::sleep(crate::network::testing::LEASE);
+            eventually("new connections go straight", || {
+                let mut client = Client::connect(to).unwrap();
+                client.ask_within(STRAIGHT).is_ok()
+            });
+        });
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_at_its_place() {
+        for (parameters, says) in [
+            (json!({"to": "127.0.0.1:1", "delay": "1s"}), "whose connections are meant"),
+            (json!({"to": ":1", "listen": ":2", "delay": "1s"}), "`to` must be one host and port"),
+            (json!({"to": "10.0.0.0/8:1", "listen": ":2", "delay": "1s"}), "`to` must be one host and port"),
+            (json!({"to": "127.0.0.1:1", "listen": "here", "delay": "1s"}), "not an address to listen on"),
+            (json!({"to": "127.0.0.1:1", "from": {}, "delay": "1s"}), "selects nothing"),
+        ] {
+            let mut problems = Problems::default();
+            check(&Node::from_json(&parameters), &mut problems);
+            assert!(problems.to_string().contains(says), "{parameters}: {problems}");
+        }
+        let mut problems = Problems::default();
+        check(&Node::from_json(&json!({"to": "db:1", "listen": ":15432", "delay": "1s"})), &mut problems);
+        assert!(problems.0.is_empty(), "{problems}");
+    }
+}

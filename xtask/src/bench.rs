@@ -1,0 +1,120 @@
+//! Measures what was promised of Toprope's own speed. Timings belong here and not into tests, which run anywhere.
+
+mod injection;
+mod probes;
+mod report;
+mod run;
+mod startup;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::failure::Failure;
+use crate::workspace::{self, Workspace, output};
+
+/// What to measure, and with what.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to measure; everything if nothing is named
+    #[arg(value_enum)]
+    which: Vec<Bench>,
+    /// A built `toprope`, instead of building one with the profile `ci`
+    #[arg(long, value_name = "FILE")]
+    toprope: Option<PathBuf>,
+    /// Rounds of what is measured again and again
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// From the start of `toprope --version` to its end
+    Startup,
+    /// From the steady state seen to the fault in effect, and from the decision to stop to measured clean
+    Injection,
+    /// What 50 probes cost at 100 ms
+    Probes,
+    /// The report of a run of a million events
+    Report,
+}
+
+/// One line of the table.
+#[derive(Debug)]
+struct Row {
+    /// What was measured.
+    what: String,
+    /// What was promised.
+    goal: &'static str,
+    /// What was found.
+    measured: String,
+}
+
+/// Measures and prints.
+pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<(), Failure> {
+    let toprope = args.toprope.clone().map_or_else(|| workspace.build_toprope("ci"), Ok)?;
+    let which = if args.which.is_empty() { Bench::value_variants() } else { &args.which };
+    let mut rows = Vec::new();
+    for bench in which {
+        eprintln!("measuring: {bench:?}");
+        rows.extend(match bench {
+            Bench::Startup => startup::measure(&toprope, args.rounds.max(1) * 5)?,
+            Bench::Injection => injection::measure(&toprope, args.rounds.max(1))?,
+            Bench::Probes => probes::measure(&toprope)?,
+            Bench::Report => report::measure(&toprope)?,
+        });
+    }
+    println!("| what | goal | measured |\n| --- | --- | --- |");
+    for Row { what, goal, measured } in &rows {
+        println!("| {what} | {goal} | {measured} |");
+    }
+    println!("\n{}", circumstances(workspace)?);
+    Ok(())
+}
+
+/// What was measured, when, and on what machine.
+fn circumstances(workspace: &Workspace) -> Result<String, Failure> {
+    let commit = output(workspace.program("git").args(["describe", "--always", "--dirty"]))?;
+    let date = output(workspace.program("date").args(["-u", "+%F"]))?;
+    let cpu = fact("/proc/cpuinfo", "model name")?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory: f64 = fact("/proc/meminfo", "MemTotal")?.trim_end_matches(" kB").parse().unwrap_or_default();
+    let kernel = workspace::read("/proc/sys/kernel/osrelease".as_ref())?;
+    Ok(format!(
+        "Commit {} on {}: {cores} cores of {cpu}, {:.0} GiB of memory, Linux {}, release build without LTO.",
+        commit.trim(),
+        date.trim(),
+        memory / f64::from(1 << 20),
+        kernel.trim(),
+    ))
+}
+
+/// The value of the first line with this name in a file of the kernel's.
+fn fact(file: &str, name: &str) -> Result<String, Failure> {
+    let text = workspace::read(file.as_ref())?;
+    let line = text.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name));
+    Ok(line
+        .and_then(|line| line.split_once(':'))
+        .map_or_else(|| "unknown".into(), |(_, value)| value.trim().to_owned()))
+}
+
+/// Median and 99th percentile (nearest rank), in milliseconds, and how many there were.
+fn percentiles(times: &mut [Duration]) -> String {
+    times.sort_unstable();
+    let rank = |percent: usize| (times.len() * percent).div_ceil(100).max(1) - 1;
+    let at = |percent| times.get(rank(percent)).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
+    format!("p50 {:.1} ms, p99 {:.1} ms (n = {})", at(50), at(99), times.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_the_nearest_rank() {
+        let mut times: Vec<Duration> = (1..=200).rev().map(Duration::from_millis).collect();
+        assert_eq!(percentiles(&mut times), "p50 100.0 ms, p99 198.0 ms (n = 200)");
+        assert_eq!(percentiles(&mut [Duration::from_millis(3)]), "p50 3.0 ms, p99 3.0 ms (n = 1)");
+    }
+}
