@@ -96,7 +96,12 @@ fn the_schema_knows_every_kind() {
     for kind in PROBES {
         let properties = &schema["$defs"]["probe"]["properties"][kind.spec().kind]["properties"];
         for field in (kind.spec().fields)() {
-            assert!(properties[&field.key]["type"].is_string(), "{}: `{}` has no one type", kind.spec().kind, field.key);
+            assert!(
+                properties[&field.key]["type"].is_string(),
+                "{}: `{}` has no one type",
+                kind.spec().kind,
+                field.key
+            );
         }
     }
 }
