@@ -122,12 +122,15 @@ impl<'t> Reader<'t> {
         if depth > MAX_DEPTH {
             return Err(one(span, format!("nested more than {MAX_DEPTH} deep"), "too deep", None));
         }
+        if let Event::Scalar(_, _, _, Some(tag))
+        | Event::SequenceStart(_, Some(tag))
+        | Event::MappingStart(_, Some(tag)) = &event
+        {
+            let message = format!("the tag `{}{}` is not read", tag.handle, tag.suffix);
+            return Err(one(span, message, "remove the tag", None));
+        }
         match event {
-            Event::Scalar(text, style, _, tag) => {
-                if let Some(tag) = tag {
-                    let message = format!("the tag `{}{}` is not read", tag.handle, tag.suffix);
-                    return Err(one(span, message, "remove the tag", None));
-                }
+            Event::Scalar(text, style, ..) => {
                 let value = match style {
                     ScalarStyle::Plain => resolve_plain(&text),
                     _ => Value::Text(text.into_owned()),
@@ -237,7 +240,9 @@ mod tests {
         assert!(deep.contains("deep") || deep.contains("recursion"), "{deep}");
         assert!(read(&"{a: ".repeat(10_000)).is_err());
         assert!(read(&"x".repeat(10 << 20)).unwrap_err().contains("longer than"));
-        assert!(read("a: !!python/object x").unwrap_err().contains("tag"));
+        for value in ["x", "[x]", "{x: y}"] {
+            assert!(read(&format!("a: !!python/object {value}")).unwrap_err().contains("tag"), "{value}");
+        }
         assert!(read("").unwrap_err().contains("nothing"));
         assert!(read("a: 1\n---\nb: 2").unwrap_err().contains("second document"));
         assert!(read("a: [1, 2").unwrap_err().contains("not YAML"));

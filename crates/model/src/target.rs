@@ -10,7 +10,7 @@ fields! {
     /// Selects processes. Every key that is given must match; at least one must be given.
     pub struct Selector {
         /// The process of this number.
-        pub pid: Option<i32>,
+        pub pid: Option<u32>,
         /// Processes whose name (the kernel's, cut to 15 characters, or the file name of their program) is this.
         pub process: Option<String>,
         /// Processes whose command line matches this regular expression.
