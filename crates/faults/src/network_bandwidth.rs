@@ -47,14 +47,14 @@ How connections come to the proxy, which are not reached, and what happens at th
 `network-latency`.
 
 The effect is measured: the rate at which connections got their bytes while they had any to get.",
-        example: "network-bandwidth: {from: {process: checkout}, to: \"127.0.0.1:5432\", rate: 100kB/s, for: 30s}",
+        example: "- network-bandwidth: {from: {process: checkout}, to: \"127.0.0.1:5432\", rate: 100kB/s, for: 30s}",
         fields: Narrow::fields,
         check,
     },
     lasting: true,
     undo: UndoKind::KernelOwned,
     danger: Danger::Contained,
-    needs: &[Need::NetAdmin, Need::Bpf],
+    needs: &[Need::NetAdmin, Need::Bpf, Need::Ptrace],
     recovers: false,
 };
 

@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use info::{CgroupMembership, ProcessInfo, descendants, processes};
+pub use info::{CgroupMembership, ProcessInfo, descendants, descendants_of, processes};
 pub(crate) use info::{pids, ticks};
 pub use pidfd::Pidfd;
 pub use rustix::process::Signal;
