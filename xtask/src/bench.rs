@@ -69,7 +69,9 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<(), Failure> {
     for Row { what, goal, measured } in &rows {
         println!("| {what} | {goal} | {measured} |");
     }
-    println!("\n{}", circumstances(workspace)?);
+    let build =
+        args.toprope.as_ref().map_or_else(|| "built with the profile ci".into(), |path| path.display().to_string());
+    println!("\n{}; {build}.", circumstances(workspace)?);
     Ok(())
 }
 
@@ -82,7 +84,7 @@ fn circumstances(workspace: &Workspace) -> Result<String, Failure> {
     let memory: f64 = fact("/proc/meminfo", "MemTotal")?.trim_end_matches(" kB").parse().unwrap_or_default();
     let kernel = workspace::read("/proc/sys/kernel/osrelease".as_ref())?;
     Ok(format!(
-        "Commit {} on {}: {cores} cores of {cpu}, {:.0} GiB of memory, Linux {}, release build without LTO.",
+        "Commit {} on {}: {cores} cores of {cpu}, {:.0} GiB of memory, Linux {}",
         commit.trim(),
         date.trim(),
         memory / f64::from(1 << 20),

@@ -1,4 +1,8 @@
 //! The probe contract, and one file for each kind of probe.
+//!
+//! What kinds share: `expect` (what one sample tolerates), `template` and `secret` (texts with placeholders, and
+//! texts that are not shown), `web`, `tls` and `kept` (connections), `instrument` (what is asked about the system
+//! without being it), `blame` (whether an error is evidence), `params` (fields that depend on each other).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,6 +174,8 @@ pub static PROBES: &[&dyn ProbeKind] = &[
     &command::Kind,
     &prometheus::Kind,
     &alert::Kind,
+    &sql::Kind,
+    &redis::Kind,
     &process::Kind,
     &file::Kind,
     &log::Kind,

@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
     use crate::testing::injector::Injector;
-    use crate::testing::{eventually, host, known_effect, params, planned};
+    use crate::testing::{PATIENCE, eventually, host, known_effect, params, planned};
 
     /// The CPU time of a process's thread of a name, in seconds, as `/proc` tells everybody.
     fn seconds_in_proc(pid: u32, name: &str) -> Option<f64> {
@@ -264,10 +264,10 @@ mod tests {
         let (effect, seen) = loads_seen("40%", Duration::from_secs(2));
         assert_eq!(effect.measures.len(), seen.len());
         for (measure, (core, load)) in effect.measures.iter().zip(seen) {
-            // Builds and other tests want the same cores: much too little is possible, much too much is not.
-            assert!((3.0..46.0).contains(&load), "core {core} has {load}%, {measure:?}");
+            // Others want the same cores, so that only too much is certainly wrong: 40%, and what is caught up with.
+            assert!(load > 0.0 && load < 56.0, "core {core} has {load}%, {measure:?}");
             assert_eq!((&measure.name, measure.asked), (&format!("load of core {core}"), Some(40.0)));
-            assert!(measure.measured < 46.0 && measure.unit == "%" && measure.samples >= 10, "{measure:?}");
+            assert!(measure.measured < 56.0 && measure.unit == "%" && measure.samples >= 10, "{measure:?}");
         }
     }
 
@@ -312,11 +312,14 @@ mod tests {
         assert_eq!(injection.observe().await.expect("it runs").took, None, "there was no time to tell");
         tokio::time::sleep(Duration::from_millis(500)).await;
         let idle = injection.observe().await.expect("it runs");
-        assert!(idle.took.is_none() && idle.measures[0].measured < 10.0, "{idle:?}");
+        assert!(idle.took.is_none() && idle.measures[0].measured < 2.0, "{idle:?}");
         injection.adjust(&high).await.expect("load can be ramped");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let busy = known_effect(injection.as_mut()).await;
-        assert!(busy.measures[0].measured > 10.0 && busy.measures[0].asked == Some(100.0), "{busy:?}");
+        let deadline = Instant::now() + PATIENCE;
+        while known_effect(injection.as_mut()).await.measures[0].measured < 3.0 {
+            assert!(Instant::now() < deadline, "the core is never loaded");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(known_effect(injection.as_mut()).await.measures[0].asked, Some(100.0));
         let both = params(json!({"load": "100%", "cores": 2}));
         assert!(injection.adjust(&both).await.is_err());
     }

@@ -263,11 +263,16 @@ mod tests {
         std::thread::sleep(Duration::from_secs(2));
         for (before, after) in before.iter().zip(load.usage().expect("they run")) {
             let share = (after.cpu - before.cpu).as_secs_f64() / (after.at - before.at).as_secs_f64();
-            // Other tests want the same cores: only too much is certainly wrong.
-            assert!((0.1..0.62).contains(&share), "core {} had {share}", after.core);
-            let (cpu, core) = thread_in_proc(&format!("load-core-{}", after.core)).expect("it runs");
-            assert_eq!(core, after.core);
-            assert!(cpu.abs_diff(after.cpu) < Duration::from_millis(300), "{cpu:?} outside, {:?} inside", after.cpu);
+            // Others want the same cores, so that only too much is certainly wrong: half, and the most debt of before.
+            assert!(share < 0.66, "core {} had {share}", after.core);
+        }
+        eventually("every core has worked", || {
+            load.usage().expect("they run").iter().all(|usage| usage.cpu > Duration::from_millis(200))
+        });
+        for usage in load.usage().expect("they run") {
+            let (cpu, core) = thread_in_proc(&format!("load-core-{}", usage.core)).expect("it runs");
+            assert_eq!(core, usage.core);
+            assert!(cpu.abs_diff(usage.cpu) < Duration::from_millis(300), "{cpu:?} outside, {:?} inside", usage.cpu);
         }
         drop(load);
         let left = |core: &usize| thread_in_proc(&format!("load-core-{core}")).is_some();
@@ -282,9 +287,7 @@ mod tests {
         let idle = load.usage().expect("it runs")[0];
         assert!(idle.cpu < Duration::from_millis(50), "{idle:?}");
         load.set_share(1.0).expect("a share");
-        std::thread::sleep(Duration::from_secs(1));
-        let busy = load.usage().expect("it runs")[0];
-        assert!(busy.cpu - idle.cpu > Duration::from_millis(200), "{idle:?} {busy:?}");
+        eventually("it works", || load.usage().expect("it runs")[0].cpu - idle.cpu > Duration::from_millis(200));
     }
 
     #[test]

@@ -28,7 +28,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "toprope-shop",
         ],
     ),
-    ("toprope-tests", &[]),
+    // Tells what the binary did by reading its logs and the kernel; the faults it meets from outside only.
+    ("toprope-tests", &["toprope-model", "toprope-os", "toprope-engine"]),
     ("xtask", &["toprope-model", "toprope-os", "toprope-engine", "toprope-faults"]),
 ];
 

@@ -33,8 +33,7 @@ fn manifest(args: &InjectArgs) -> Result<Json, Failure> {
     if let Some(time) = &args.for_ {
         fault["for"] = json!(time);
     }
-    let mut probes: Vec<Json> =
-        args.probe.iter().map(|url| json!({"http": {"get": url, "interval": "200ms"}})).collect();
+    let mut probes: Vec<Json> = args.probe.iter().map(|text| probe(text)).collect();
     if probes.is_empty() {
         // Without a probe nothing is claimed of the system, but that this host still answers at all.
         probes.push(json!({"command": {"run": ["true"], "name": "this-host-answers"}}));

@@ -165,9 +165,9 @@ impl FaultState {
         }
     }
 
-    /// When its present injection ends by plan.
+    /// When its present injection ends by plan; `None` once its undo has begun.
     pub fn planned_end(&self) -> Option<u64> {
-        let injected = self.bands.back().filter(|b| b.undone.is_none())?.injected?;
+        let injected = self.bands.back().filter(|b| b.undoing.is_none() && b.undone.is_none())?.injected?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a year")]
         let lasts = (self.info.for_ms.max(0.0) * 1e6) as u64;
         (lasts > 0).then_some(injected + lasts)

@@ -5,6 +5,7 @@
 mod axis;
 mod desk;
 mod frame;
+mod keys;
 mod screen;
 mod table;
 
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 use toprope_engine::run::StopSwitch;
@@ -25,6 +25,7 @@ use super::lines;
 use super::state::RunState;
 use super::story::{Entry, Story};
 pub use desk::{Desk, Request};
+use keys::{Key, Keys};
 use screen::Screen;
 
 /// From one frame to the next.
@@ -104,27 +105,20 @@ impl Live {
         }
     }
 
-    fn key(&mut self, key: KeyEvent, stop: &StopSwitch) {
-        if key.kind == KeyEventKind::Release {
-            return;
-        }
-        let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        match (key.code, &self.request) {
-            (KeyCode::Char('c'), _) if control => self.stop(stop),
-            (KeyCode::Char('y') | KeyCode::Enter, Some(_)) => self.answer(Ok(())),
-            (KeyCode::Char('n'), Some(_)) => {
-                self.answer(Err("whoever was asked said that it cannot be done".into()));
-            }
-            (KeyCode::Char('q'), _) => self.stop(stop),
-            (KeyCode::Char('?' | 'h'), _) => self.help = !self.help,
-            (KeyCode::Esc, _) => self.help = false,
-            (KeyCode::Char('p' | ' '), _) => self.pause(),
-            (KeyCode::Up | KeyCode::Char('k'), _) => self.scroll = self.scroll.saturating_sub(1),
-            (KeyCode::Down | KeyCode::Char('j'), _) => self.scroll_to(self.scroll + 1),
-            (KeyCode::PageUp, _) => self.scroll = self.scroll.saturating_sub(self.page),
-            (KeyCode::PageDown, _) => self.scroll_to(self.scroll + self.page),
-            (KeyCode::Home, _) => self.scroll = 0,
-            (KeyCode::End, _) => self.scroll_to(usize::MAX),
+    fn key(&mut self, key: Key, stop: &StopSwitch) {
+        match (key, &self.request) {
+            (Key::Char('y') | Key::Enter, Some(_)) => self.answer(Ok(())),
+            (Key::Char('n'), Some(_)) => self.answer(Err("whoever was asked said that it cannot be done".into())),
+            (Key::Char('q') | Key::Control('c'), _) => self.stop(stop),
+            (Key::Char('?' | 'h'), _) => self.help = !self.help,
+            (Key::Escape, _) => self.help = false,
+            (Key::Char('p' | ' '), _) => self.pause(),
+            (Key::Up | Key::Char('k'), _) => self.scroll = self.scroll.saturating_sub(1),
+            (Key::Down | Key::Char('j'), _) => self.scroll_to(self.scroll + 1),
+            (Key::PageUp, _) => self.scroll = self.scroll.saturating_sub(self.page),
+            (Key::PageDown, _) => self.scroll_to(self.scroll + self.page),
+            (Key::Home, _) => self.scroll = 0,
+            (Key::End, _) => self.scroll_to(usize::MAX),
             _ => {}
         }
     }
@@ -180,7 +174,7 @@ pub fn show(mut inputs: Inputs, ink: Ink) -> RunState {
     };
     let mut live = Live::new(ink);
     live.take(&first);
-    let mut keys = true;
+    let mut keys = Keys::new();
     let mut visible = true;
     while follow(&mut live, &mut inputs.records) && !inputs.leave.load(Ordering::Relaxed) {
         live.ask(&mut inputs.requests);
@@ -190,7 +184,11 @@ pub fn show(mut inputs: Inputs, ink: Ink) -> RunState {
             visible = screen.draw(|frame| page = frame::draw(frame, &live, live.now())).is_ok();
             live.page = page;
         }
-        keys = read_keys(&mut live, &inputs.stop, keys);
+        // A key is seen in the next frame, which does not come sooner for it.
+        let next = Instant::now() + FRAME;
+        while let Some(left) = next.checked_duration_since(Instant::now()) {
+            keys.within(left).into_iter().for_each(|key| live.key(key, &inputs.stop));
+        }
     }
     drop(screen);
     leave_story(&live, ink);
@@ -204,30 +202,6 @@ fn follow(live: &mut Live, records: &mut UnboundedReceiver<Arc<Record>>) -> bool
             Ok(record) => live.take(&record),
             Err(TryRecvError::Empty) => return true,
             Err(TryRecvError::Disconnected) => return false,
-        }
-    }
-}
-
-/// Reads keys until the next frame is due; says whether keys can be read.
-fn read_keys(live: &mut Live, stop: &StopSwitch, readable: bool) -> bool {
-    let until = Instant::now() + FRAME;
-    if !readable {
-        std::thread::sleep(FRAME);
-        return false;
-    }
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        match event::poll(left) {
-            Ok(true) => match event::read() {
-                Ok(event::Event::Key(key)) => live.key(key, stop),
-                Ok(_) => {}
-                Err(_) => return false,
-            },
-            Ok(false) => return true,
-            Err(_) => return false,
-        }
-        if left.is_zero() {
-            return true;
         }
     }
 }

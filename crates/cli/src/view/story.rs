@@ -104,7 +104,7 @@ impl Story {
                 one(tone(*outcome), "trial", format!("trial {trial} {outcome}: {}", clean(reason)))
             }
             Event::Phase(Phase::Verdict) => vec![],
-            Event::Phase(phase) => one(Tone::Strong, "phase", self.phase(*phase)),
+            Event::Phase(phase) => self.phase(*phase),
             Event::Injected { injection, path } => one(Tone::Fault, "inject", self.injected(*injection, path)),
             Event::Effect { injection, effect: measured, last: true } => {
                 let name = self.injection(*injection);
@@ -211,19 +211,20 @@ impl Story {
         entries
     }
 
-    fn phase(&self, phase: Phase) -> String {
+    fn phase(&self, phase: Phase) -> Vec<(Tone, &'static str, String)> {
         let lasts = |d: std::time::Duration| match d.as_millis() {
             0 => String::new(),
             _ => format!(", {}", millis(d.as_secs_f64() * 1e3)),
         };
-        let probes = self.probes();
-        let seen = if probes.is_empty() { String::new() } else { format!(" ({probes})") };
-        match phase {
+        let text = match phase {
             Phase::SteadyState => format!("steady state{}", lasts(self.state.schedule.steady)),
-            Phase::Inject => format!("inject{}: the steady state was seen{seen}", lasts(self.state.schedule.method)),
+            Phase::Inject => format!("inject{}", lasts(self.state.schedule.method)),
             Phase::Recovery => "recovery: until every probe is back".into(),
             Phase::Undo | Phase::Verdict => phase.to_string(),
-        }
+        };
+        let seen = (phase == Phase::Inject).then(|| self.probes()).filter(|probes| !probes.is_empty());
+        let seen = seen.map(|probes| (Tone::Good, "steady", format!("the steady state was seen: {probes}")));
+        seen.into_iter().chain([(Tone::Strong, "phase", text)]).collect()
     }
 
     fn undone(&self, injection: u32, undone: &Undone) -> Vec<(Tone, &'static str, String)> {
@@ -281,14 +282,14 @@ impl Story {
         let on = if on.is_empty() { on } else { format!(" on {on}") };
         let lasts = if fault.info.for_ms > 0.0 { format!(" for {}", millis(fault.info.for_ms)) } else { String::new() };
         let verb = if fault.info.lasting { format!("is in force{lasts}") } else { "happened".into() };
-        format!("{name} {verb}{on}, by {}", clean(path))
+        format!("{name} {verb}{on} · {}", clean(path))
     }
 }
 
 fn planned(name: &str, plan: &Plan) -> Vec<(Tone, &'static str, String)> {
     let hits = few(&plan.targets);
     let hits = if hits.is_empty() { hits } else { format!(" hits {hits}") };
-    let mut entries = vec![(Tone::Plain, "plan", format!("{name}{hits}, by {}", clean(&plan.path)))];
+    let mut entries = vec![(Tone::Plain, "plan", format!("{name}{hits} · {}", clean(&plan.path)))];
     entries.extend(plan.warnings.iter().map(|w| (Tone::Warn, "", clean(w))));
     entries
 }

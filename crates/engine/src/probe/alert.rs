@@ -145,7 +145,7 @@ impl ProbeKind for Kind {
                     keepalive: true,
                     follow: 0,
                 };
-                let instrument = Instrument::new("the Alertmanager", url, &options, context)?;
+                let instrument = Box::new(Instrument::new("the Alertmanager", url, &options, context)?);
                 let asked = url.below("api/v2/alerts").ok_or_else(|| ProbeError::new("the URL takes no path"))?;
                 Source::Alertmanager { instrument, asked: wanted.query(asked), shown: url.to_string() }
             }
@@ -170,7 +170,7 @@ struct AlertProbe {
 
 enum Source {
     /// Asked in each sample.
-    Alertmanager { instrument: Instrument, asked: Url, shown: String },
+    Alertmanager { instrument: Box<Instrument>, asked: Url, shown: String },
     /// Tells by itself.
     Webhook { address: SocketAddr, inbox: Arc<Inbox>, open: OnceLock<Arc<Webhook>> },
 }

@@ -88,7 +88,7 @@ The value of a sample is the time that it took in milliseconds, unless `value` o
 printed to standard output. Secrets in `secret-env` are blotted out of what is shown.
 
 **Good** is exit status 0 (or one that `exit` or `exits` names) and output as asked for. **Bad**: another status, a signal,
-more than 1 MiB of output, upon which it is killed. **No evidence**: the program is missing or cannot be started.
+more than 1 MiB of output (unless `show` lets it through), upon which it is killed. **No evidence**: the program is missing or cannot be started.
 
 ```yaml
 - command: {run: [pg_isready, -h, 127.0.0.1], exit: 0}

@@ -88,3 +88,20 @@ fn nonsense_is_refused_by_check_and_by_build() {
         assert!(kind.build(&nonsense, &context()).is_err(), "{} builds from nonsense", kind.spec().kind);
     }
 }
+
+#[test]
+fn the_schema_knows_every_kind() {
+    let tables = toprope_model::Tables { faults: vec![], probes: PROBES.iter().map(|kind| kind.spec()).collect() };
+    let schema = toprope_model::schema::experiment(&tables);
+    for kind in PROBES {
+        let properties = &schema["$defs"]["probe"]["properties"][kind.spec().kind]["properties"];
+        for field in (kind.spec().fields)() {
+            assert!(
+                properties[&field.key]["type"].is_string(),
+                "{}: `{}` has no one type",
+                kind.spec().kind,
+                field.key
+            );
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
+use toprope_model::event::Phase;
 use toprope_model::target::Pattern;
 use toprope_model::{Comparison, KindSpec, Node, Problems, choice, fields};
 
@@ -53,7 +54,7 @@ static SPEC: KindSpec = KindSpec {
     kind: "log",
     summary: "Counts the lines matching an expression that were appended to a file since the run began.",
     docs: "\
-What was in the file when the run began is not counted. A file that is rotated is followed: the rest of the old one is read,
+What was in the file when the run (or the trial of a search) began is not counted. A file that is rotated is followed: the rest of the old one is read,
 then the new one from its beginning; so is one that is truncated. A line counts once its end was written. A sample reads at
 most 8 MiB, and the next one goes on from there; of a line, the first 64 KiB are looked at.
 
@@ -107,6 +108,8 @@ struct Follow {
     count: u64,
     /// The last line that matched.
     last: String,
+    /// The run's phase when it was last asked.
+    phase: Option<Phase>,
 }
 
 impl Follow {
@@ -211,10 +214,15 @@ fn open(path: &Path) -> io::Result<Option<(File, Metadata)>> {
 }
 
 impl LogProbe {
-    fn look(&self) -> Answer {
+    fn look(&self, phase: Phase) -> Answer {
         let mut follow = self.follow.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(e) = follow.advance(&self.path, &self.params.matches) {
             return unreadable(&e);
+        }
+        let before = follow.phase.replace(phase);
+        if phase == Phase::SteadyState && before.is_some_and(|before| before != phase) {
+            // Another trial of a search begins with another steady state.
+            follow.count = 0;
         }
         let count = follow.count;
         if self.params.per == Per::Sample {
@@ -251,10 +259,10 @@ impl Probe for LogProbe {
         Box::pin(std::future::ready(begun))
     }
 
-    fn sample(self: Arc<Self>, _moment: Moment) -> BoxFuture<'static, Answer> {
+    fn sample(self: Arc<Self>, moment: Moment) -> BoxFuture<'static, Answer> {
         Box::pin(async move {
             #[expect(clippy::disallowed_methods, reason = "reads and searches 8 MiB at most")]
-            let looked = tokio::task::spawn_blocking(move || self.look());
+            let looked = tokio::task::spawn_blocking(move || self.look(moment.phase));
             looked.await.unwrap_or_else(|e| Answer::broken(format!("the file could not be searched: {e}")))
         })
     }
@@ -265,7 +273,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::probe::testing::{ask, context, problems, try_probe};
+    use crate::probe::testing::{ask, ask_at, context, moment, problems, try_probe};
 
     struct Followed {
         directory: tempfile::TempDir,
@@ -318,6 +326,20 @@ mod tests {
         log.append("ERROR\nERROR\n");
         assert_eq!(log.count().await, 2.0);
         assert_eq!(ask(&log.probe).await, Answer { value: Some(0.0), ..Answer::good() });
+    }
+
+    #[tokio::test]
+    async fn another_trial_counts_anew() {
+        let log = Followed::new(Some(""), "").await;
+        let at = |phase| ask_at(&log.probe, Moment { phase, ..moment(0) });
+        log.append("ERROR\n");
+        assert_eq!(at(Phase::SteadyState).await.value, Some(1.0));
+        log.append("ERROR\n");
+        assert_eq!(at(Phase::Inject).await.value, Some(2.0));
+        log.append("ERROR\n");
+        assert_eq!(at(Phase::SteadyState).await.value, Some(0.0));
+        log.append("ERROR\n");
+        assert_eq!(at(Phase::SteadyState).await.value, Some(1.0));
     }
 
     #[tokio::test]

@@ -52,8 +52,8 @@ static SPEC: KindSpec = KindSpec {
     kind: "process",
     summary: "Looks at processes of this host: whether they run, how many, how busy, how large.",
     docs: "\
-The processes are looked up anew whenever one of them ends, and about once a second otherwise, so that a restarted service
-is seen under its new number. Every process that matches is judged alone. Toprope itself and
+The processes are looked up anew whenever one of them ends, so that a restarted service is seen under its new number; and
+every five seconds otherwise (every second if `count` is given), for those that came in addition. Every process that matches is judged alone. Toprope itself and
 the processes that it was started from are left out.
 
 The value of a sample is the largest reading of the first of `cpu`, `rss` (in bytes) and `fds` that is given, and else the
@@ -94,8 +94,10 @@ impl ProbeKind for Kind {
     }
 }
 
-/// The processes are looked up this often where nothing happened to them.
-const LOOK_UP: Duration = Duration::from_secs(1);
+/// The processes are looked up this often where nothing happened to them: there may be others by now.
+const LOOK_UP: Duration = Duration::from_secs(5);
+/// The same where they are counted.
+const LOOK_UP_TO_COUNT: Duration = Duration::from_secs(1);
 /// A lookup reads much of `/proc`. It is not repeated before this many times its own duration, so that it never takes
 /// more than a tenth of a core.
 const REST: u32 = 10;
@@ -113,7 +115,7 @@ struct ProcessProbe {
 /// What was seen so far.
 #[derive(Default)]
 struct Seen {
-    known: Vec<ProcessId>,
+    known: Vec<ProcessInfo>,
     /// Why none is known.
     none: String,
     looked_up: Option<LookUp>,
@@ -136,16 +138,17 @@ struct Reading {
 
 impl Seen {
     /// The processes that run now.
-    fn look(&mut self, target: &Target, host: &Host) -> Vec<Reading> {
-        let mut running = self.running();
+    fn look(&mut self, params: &Process, host: &Host) -> Vec<Reading> {
+        let look_up = if params.count.is_some() { LOOK_UP_TO_COUNT } else { LOOK_UP };
+        let mut running = self.running(params);
         let lost = running.len() < self.known.len() || running.is_empty();
         let due = self.looked_up.is_none_or(|last| {
             let rested = last.ended.elapsed() >= last.took * REST;
-            rested && (lost || last.ended.elapsed() >= LOOK_UP)
+            rested && (lost || last.ended.elapsed() >= look_up)
         });
         if due {
             let begun = Instant::now();
-            match resolve(target, 0, host) {
+            match resolve(&params.target, 0, host) {
                 Ok(found) => running = found.picked,
                 Err(e) => {
                     self.none = e.message;
@@ -154,15 +157,20 @@ impl Seen {
             }
             self.looked_up = Some(LookUp { ended: Instant::now(), took: begun.elapsed() });
         }
-        self.known = running.iter().map(|info| info.id).collect();
-        self.cpu.retain(|id, _| self.known.contains(id));
+        self.cpu.retain(|id, _| running.iter().any(|info| info.id == *id));
+        self.known.clone_from(&running);
         let now = Instant::now();
         running.into_iter().map(|info| Reading { cpu: self.cpu_of(&info, now), info }).collect()
     }
 
-    fn running(&self) -> Vec<ProcessInfo> {
-        let known = self.known.iter().filter_map(|id| ProcessInfo::of(id.pid()).ok().filter(|info| info.id == *id));
-        known.filter(|info| !has_ended(info)).collect()
+    /// Those of the known ones that have not ended. They are read anew only where more is asked than that.
+    fn running(&self, params: &Process) -> Vec<ProcessInfo> {
+        let reads = params.cpu.is_some() || params.rss.is_some() || params.fds.is_some();
+        let anew = |known: &ProcessInfo| match reads {
+            true => ProcessInfo::of(known.id.pid()).ok().filter(|now| now.id == known.id && !has_ended(now)),
+            false => known.id.is_alive().then(|| known.clone()),
+        };
+        self.known.iter().filter_map(anew).collect()
     }
 
     fn cpu_of(&mut self, info: &ProcessInfo, now: Instant) -> Option<f64> {
@@ -193,7 +201,7 @@ impl ProcessProbe {
         #[expect(clippy::disallowed_methods, reason = "one pass over /proc at most: milliseconds")]
         let looked = tokio::task::spawn_blocking(move || {
             let mut seen = probe.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.look(&probe.params.target, &probe.host)
+            seen.look(&probe.params, &probe.host)
         });
         looked.await.unwrap_or_default()
     }
@@ -274,7 +282,7 @@ impl Probe for ProcessProbe {
     fn begin(&self) -> BoxFuture<'_, Result<(), ProbeError>> {
         // The first reading, so that the first sample has one to compare with.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.look(&self.params.target, &self.host);
+        seen.look(&self.params, &self.host);
         Box::pin(std::future::ready(Ok(())))
     }
 

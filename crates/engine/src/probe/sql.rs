@@ -107,8 +107,8 @@ Each sample makes a new connection, login included, as a new client would; `keep
 value of a sample is its latency in milliseconds, unless `value` or `json` reads a number out of the first column of the
 first row. Values are judged as the database writes them; booleans of PostgreSQL as `true` and `false`, NULL as `null`.
 
-`query` runs in a read-only transaction (of PostgreSQL and MySQL) or on a file opened for reading (SQLite); one statement, or
-several of which one yields rows. `write` runs as it is.
+`query` cannot write: it runs in a read-only transaction (PostgreSQL), in a session that is read-only (MySQL) or on a file
+opened for reading (SQLite). `write` runs as it is.
 
 **Good** is any result that is as asked for; **no rows** are good unless `rows`, `value`, `in`, `matches` or `json` asks for
 some. **Bad**: an error of the database, a refused or broken connection, a file of SQLite that is missing. **No evidence**:

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use toprope_model::Node;
 use toprope_model::event::{Event, Level};
 use toprope_model::experiment::{FaultItem, Ramp};
 use toprope_model::search::{Quantity, value_for};
@@ -21,7 +22,7 @@ pub(super) async fn plan_fault(setup: &Setup, seed: u64, index: usize) -> Result
     let radius = setup.experiment.spec.blast_radius.as_ref();
     let request = PlanRequest {
         fault: item.kind.clone(),
-        params: item.params.to_json(),
+        params: first_params(setup, item).to_json(),
         seed: prepare::injection_seed(seed, u32::try_from(index).unwrap_or(u32::MAX)),
         for_ms: millis(item.common.for_.map(|d| d.0).unwrap_or_default()),
         host: prepare::host(setup),
@@ -30,9 +31,19 @@ pub(super) async fn plan_fault(setup: &Setup, seed: u64, index: usize) -> Result
             percent: radius.and_then(|r| r.percent).map(|p| p.0),
         },
         journal: setup.journal.directory().to_owned(),
+        attended: setup.person.is_some(),
     };
     let plan = injector.plan(request).await.map_err(named)?;
     Ok((plan, injector))
+}
+
+/// A fault's parameters when it begins: a ramp begins at its first value, not at what stands beside it.
+fn first_params(setup: &Setup, item: &FaultItem) -> Node {
+    let mut params = item.params.clone();
+    if let (Some(ramp), Some(fault)) = (&item.common.ramp, setup.tables.fault(&item.kind)) {
+        params.set(&ramp.parameter, value_for(&(fault.spec.fields)(), &ramp.parameter, &ramp.from));
+    }
+    params
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -77,3 +77,62 @@ fn hold_panics() {
         }));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::io::Read;
+    use std::process::Command;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+    use super::*;
+
+    /// Not a test: what the one below runs on a terminal.
+    #[test]
+    #[ignore = "takes the terminal over that it runs on"]
+    fn panics_while_the_screen_is_open() {
+        let mut screen = Screen::open().unwrap();
+        let _ = std::thread::spawn(|| panic!("a probe said this")).join();
+        screen.draw(|frame| frame.render_widget("picture", frame.area())).unwrap();
+        panic!("the view said this");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_and_is_told_afterwards() {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, vec![]).unwrap().into_string().unwrap();
+        let slave = OpenOptions::new().read(true).write(true).open(name).unwrap();
+        tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let end = || slave.try_clone().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "view::live::screen::tests::panics_while_the_screen_is_open", "--ignored", "--nocapture"])
+            .env("TERM", "xterm")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        let mut master = File::from(master);
+        let reader = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            // It ends with an error once the other side is closed everywhere.
+            let _ = master.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        assert!(!child.wait().unwrap().success());
+        let modes = tcgetattr(&slave).unwrap().local_modes;
+        assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO), "the terminal is still raw");
+        drop(slave);
+        let text = reader.join().unwrap();
+        let (before, after) = text.split_once("\x1b[?1049l").expect("the alternate screen is left");
+        assert!(before.contains("\x1b[?1049h") && before.contains("picture"), "{text:?}");
+        assert!(after.contains("\x1b[?25h"), "the cursor is shown again: {text:?}");
+        for said in ["a probe said this", "the view said this"] {
+            assert!(!before.contains(said) && after.contains(said), "{said}: {text:?}");
+        }
+    }
+}

@@ -34,10 +34,6 @@ fn drawn(live: &Live, columns: u16, rows: u16) -> String {
     (0..rows).map(row).collect::<Vec<_>>().join("\n")
 }
 
-fn key(live: &mut Live, code: KeyCode, stop: &StopSwitch) {
-    live.key(KeyEvent::new(code, KeyModifiers::NONE), stop);
-}
-
 #[test]
 fn under_a_fault_80x24() {
     insta::assert_snapshot!(drawn(&live(&testrun::under_fault()), 80, 24));
@@ -92,11 +88,11 @@ fn fifty_probes_scroll_80x24() {
     let mut live = live(&crowded());
     live.page = 10;
     assert!(drawn(&live, 80, 24).contains("40 more probes (↑ ↓), 0 of them bad"), "{}", drawn(&live, 80, 24));
-    key(&mut live, KeyCode::PageDown, &stop);
+    live.key(Key::PageDown, &stop);
     let text = drawn(&live, 80, 24);
     assert!(text.contains("probe-10 ") && !text.contains("probe-9 ") && text.contains("1 of them bad"), "{text}");
-    key(&mut live, KeyCode::End, &stop);
-    key(&mut live, KeyCode::Up, &stop);
+    live.key(Key::End, &stop);
+    live.key(Key::Up, &stop);
     let text = drawn(&live, 80, 24);
     assert!(text.contains("probe-39 ") && text.contains("probe-48 ") && !text.contains("probe-49"), "{text}");
 }
@@ -104,7 +100,7 @@ fn fifty_probes_scroll_80x24() {
 #[test]
 fn help_80x24() {
     let mut live = live(&testrun::under_fault());
-    key(&mut live, KeyCode::Char('?'), &StopSwitch::default());
+    live.key(Key::Char('?'), &StopSwitch::default());
     insta::assert_snapshot!(drawn(&live, 80, 24));
 }
 
@@ -149,13 +145,10 @@ fn colours_are_there_and_only_when_wanted() {
 
 #[test]
 fn q_and_control_c_stop_the_run_once() {
-    for event in [
-        KeyEvent::new(KeyCode::Char('q'), KeyModifiers::NONE),
-        KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL),
-    ] {
+    for key in [Key::Char('q'), Key::Control('c')] {
         let stop = StopSwitch::default();
         let mut live = live(&testrun::under_fault());
-        live.key(event, &stop);
+        live.key(key, &stop);
         let pulled = stop.pulled().unwrap();
         assert_eq!((pulled.by.as_str(), pulled.why.as_str()), ("person", "stopped from the keyboard"));
         assert!(drawn(&live, 80, 24).contains("stopping: undoing everything"));
@@ -166,12 +159,12 @@ fn q_and_control_c_stop_the_run_once() {
 fn a_paused_picture_stands_still_while_the_run_goes_on() {
     let stop = StopSwitch::default();
     let mut live = live(&testrun::under_fault());
-    key(&mut live, KeyCode::Char('p'), &stop);
+    live.key(Key::Char('p'), &stop);
     let before = drawn(&live, 80, 24);
     assert!(before.contains("paused at"), "{before}");
     testrun::refuted().iter().filter(|r| r.at > 8_200_000_000).for_each(|r| live.take(r));
     assert_eq!(drawn(&live, 80, 24), before);
-    key(&mut live, KeyCode::Char('p'), &stop);
+    live.key(Key::Char('p'), &stop);
     assert!(drawn(&live, 80, 24).contains("VERDICT"));
     assert!(stop.pulled().is_none());
 }
@@ -189,7 +182,7 @@ async fn a_question_is_asked_above_all_else_and_answered_by_a_key() {
         }
         let text = drawn(&live, 80, 24);
         assert!(text.contains("pull the plug of db-1") && text.contains("it cannot be done"), "{text}");
-        key(&mut live, KeyCode::Char('n'), &stop);
+        live.key(Key::Char('n'), &stop);
     });
     assert!(answer.is_err());
     assert!(live.request.is_none() && stop.pulled().is_none());

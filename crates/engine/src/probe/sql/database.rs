@@ -135,7 +135,8 @@ impl Connection {
                 rows(connection.as_mut(), sql, first_of_postgres).await
             }
             Self::MySql(connection) => {
-                let sql = format!("START TRANSACTION READ ONLY; {sql}\n; COMMIT");
+                // In a transaction of MariaDB, what changes a table's form would first commit it, and then be done.
+                let sql = format!("SET SESSION TRANSACTION READ ONLY; {sql}\n; SET SESSION TRANSACTION READ WRITE");
                 rows(connection.as_mut(), sql, first_of_mysql).await
             }
             Self::Sqlite(connection) => rows(connection.as_mut(), sql.to_owned(), first_of_sqlite).await,

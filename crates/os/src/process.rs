@@ -9,8 +9,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use info::pids;
 pub use info::{CgroupMembership, ProcessInfo, descendants, descendants_of, processes};
-pub(crate) use info::{pids, ticks};
 pub use pidfd::Pidfd;
 pub use rustix::process::Signal;
 pub(crate) use stat::Stat;

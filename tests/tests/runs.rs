@@ -1,0 +1,312 @@
+//! How runs end, and what they leave to be read: exit codes, streams, reports, logs.
+
+use std::process::Command;
+
+use toprope_model::event::{Event, Record};
+use toprope_model::verdict::Outcome;
+use toprope_tests::Toprope;
+
+/// A fault that is a file, and a probe that looks whether it is there.
+fn flag(probe: &str, fault: &str) -> String {
+    format!(
+        "probes:
+- {probe}
+method:
+- command: {{apply: [touch, flag], check: [test, -e, flag], undo: [rm, -f, flag], for: 600ms, {fault}}}"
+    )
+}
+
+const GOOD: &str = "command: {run: ['true'], interval: 50ms}";
+const REFUTED: &str = "command: {run: [test, '!', -e, flag], interval: 50ms}";
+
+fn run(toprope: &Toprope, spec: &str, code: i32) -> String {
+    let experiment = toprope.experiment("experiment", spec);
+    toprope.run(&["run", experiment.to_str().unwrap()]).expect(code).stdout
+}
+
+fn outcome(toprope: &Toprope) -> Outcome {
+    let judged = toprope.events().into_iter().find_map(|event| match event {
+        Event::Judged(judgement) => Some(judgement.outcome),
+        _ => None,
+    });
+    judged.expect("every run that began is judged")
+}
+
+#[test]
+fn exit_0_held() {
+    let toprope = Toprope::new();
+    assert!(run(&toprope, &flag(GOOD, "name: a"), 0).contains("HELD"));
+    assert_eq!(outcome(&toprope), Outcome::Held);
+    assert!(!toprope.path("flag").exists());
+    toprope.assert_clean();
+}
+
+#[test]
+fn exit_1_refuted() {
+    let toprope = Toprope::new();
+    assert!(run(&toprope, &flag(REFUTED, "name: a"), 1).contains("REFUTED"));
+    assert_eq!(outcome(&toprope), Outcome::Refuted);
+    toprope.assert_clean();
+}
+
+#[test]
+fn exit_2_an_experiment_that_cannot_be_run_leaves_no_run() {
+    let toprope = Toprope::new();
+    let spec =
+        "probes: [command: {run: ['true']}]\nmethod: [process-pause: {target: {process: no-such-thing}, for: 1s}]";
+    let experiment = toprope.experiment("nothing", spec);
+    let done = toprope.run(&["run", experiment.to_str().unwrap()]).expect(2);
+    assert!(done.stderr.contains("nothing.yaml:9:"), "{done}");
+    assert!(done.stderr.contains("no process"), "{done}");
+    assert!(toprope.runs().is_empty());
+    toprope.run(&["run", "no-such-file.yaml"]).expect(2);
+    toprope.run(&["run"]).expect(2);
+    toprope.run(&["no-such-command"]).expect(2);
+    toprope.assert_clean();
+}
+
+#[test]
+fn exit_3_a_fault_that_did_not_take_proves_nothing() {
+    let toprope = Toprope::new();
+    let spec = format!(
+        "probes:\n- {GOOD}\nmethod:\n- command: {{apply: ['true'], check: ['false'], undo: ['true'], for: 600ms}}"
+    );
+    assert!(run(&toprope, &spec, 3).contains("INCONCLUSIVE"));
+    assert_eq!(outcome(&toprope), Outcome::Inconclusive);
+    toprope.assert_clean();
+}
+
+#[test]
+fn exit_3_a_system_that_is_ill_before_proves_nothing() {
+    let toprope = Toprope::new();
+    let spec = flag("command: {run: ['false'], interval: 50ms}", "name: a");
+    assert!(run(&toprope, &spec, 3).contains("steady state"));
+    assert!(!toprope.events().iter().any(|e| matches!(e, Event::Injecting { .. })), "nothing may be injected");
+    toprope.assert_clean();
+}
+
+#[test]
+fn exit_3_a_probe_that_breaks_proves_nothing() {
+    let toprope = Toprope::new();
+    // The program that the probe runs is moved away while the fault is in force.
+    std::os::unix::fs::symlink("/bin/true", toprope.path("look")).unwrap();
+    let spec = "probes:
+- command: {run: [./look], interval: 50ms}
+method:
+- command: {apply: [mv, look, gone], check: [test, -e, gone], undo: [mv, gone, look], for: 600ms}";
+    run(&toprope, spec, 3);
+    assert!(toprope.path("look").exists());
+    toprope.assert_clean();
+}
+
+#[test]
+fn exit_4_what_could_not_be_undone_stays_in_the_journal_until_it_is() {
+    let toprope = Toprope::new();
+    let spec = format!(
+        "probes:\n- {GOOD}\nmethod:\n- command: {{apply: [touch, flag], check: [test, -e, flag], \
+         undo: [test, -e, repaired], for: 600ms}}"
+    );
+    let experiment = toprope.experiment("stuck", &spec);
+    let done = toprope.run(&["run", experiment.to_str().unwrap()]).expect(4);
+    assert!(done.stdout.contains("toprope undo"), "{done}");
+
+    let residue = toprope.run(&["residue"]).expect(4);
+    assert!(residue.stdout.contains("command of run"), "{residue}");
+    let again = toprope.run(&["run", experiment.to_str().unwrap()]).expect(4);
+    assert!(again.stderr.contains("never undone") && again.stderr.contains("toprope undo"), "{again}");
+    toprope.run(&["undo"]).expect(4);
+
+    // Whoever mends what kept it from being undone can undo it then.
+    std::fs::remove_file(toprope.path("flag")).unwrap();
+    toprope.write("repaired", "");
+    let undo = toprope.run(&["undo"]).expect(0);
+    assert!(undo.stdout.contains("undone"), "{undo}");
+    toprope.assert_clean();
+}
+
+#[test]
+fn exit_5_a_guardrail_stops_a_run_that_would_have_recovered() {
+    let toprope = Toprope::new();
+    let spec = "probes:
+- command: {name: visitors, run: [test, '!', -e, flag], interval: 50ms, recovers: {within: 5s}}
+guardrails:
+- bad-in-a-row: {probe: visitors, samples: 3}
+method:
+- command: {apply: [touch, flag], check: [test, -e, flag], undo: [rm, -f, flag], for: 20s}";
+    let experiment = toprope.experiment("guarded", spec);
+    let done = toprope.run(&["run", experiment.to_str().unwrap()]).expect(5);
+    assert!(done.took.as_secs() < 15, "the guardrail did not shorten it: {done}");
+    assert!(done.stdout.contains("3 samples of visitors in a row were bad"), "{done}");
+    assert!(!toprope.path("flag").exists());
+    toprope.assert_clean();
+}
+
+#[test]
+fn the_stream_of_events_is_the_log() {
+    let toprope = Toprope::new();
+    let experiment = toprope.experiment("stream", &flag(GOOD, "name: a"));
+    let done = toprope.run(&["run", experiment.to_str().unwrap(), "--json"]).expect(0);
+    let records: Vec<Record> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(matches!(records.first().unwrap().event, Event::RunStarted(_)));
+    assert!(matches!(records.last().unwrap().event, Event::RunEnded { exit: 0 }));
+    assert!(records.windows(2).all(|pair| pair[0].at <= pair[1].at && pair[0].seq + 1 == pair[1].seq));
+    assert_eq!(records, toprope.log().records);
+    assert!(toprope.log().is_closed());
+}
+
+#[test]
+fn a_report_is_the_same_from_the_log_alone() {
+    let toprope = Toprope::new();
+    let experiment = toprope.experiment("reported", &flag(REFUTED, "name: a"));
+    let files = ["page.html", "page.md", "result.xml"];
+    let mut args = vec!["run", experiment.to_str().unwrap()];
+    args.extend(["--html", files[0], "--md", files[1], "--junit", files[2]]);
+    toprope.run(&args).expect(1);
+    let written = files.map(|file| std::fs::read_to_string(toprope.path(file)).unwrap());
+    assert!(written[0].to_lowercase().starts_with("<!doctype html>"), "{}", written[0]);
+    assert!(!written[0].contains("src=\"http"), "the page must not need a network");
+    assert!(written[1].contains("refuted"), "{}", written[1]);
+    assert!(written[2].contains("<testsuites") && written[2].contains("failures=\"1\""), "{}", written[2]);
+
+    // Elsewhere, where there is nothing but the log.
+    let other = Toprope::new();
+    let run = toprope.runs().pop().unwrap();
+    std::fs::copy(run.join("events.jsonl"), other.path("copy.jsonl")).unwrap();
+    for (form, written) in [("html", &written[0]), ("md", &written[1]), ("junit", &written[2])] {
+        assert_eq!(toprope.run(&["report", "--form", form]).expect(0).stdout, *written, "{form}");
+        assert_eq!(toprope.run(&["replay", "--form", form]).expect(0).stdout, *written, "{form}");
+        assert_eq!(other.run(&["replay", "copy.jsonl", "--form", form]).expect(0).stdout, *written, "{form}");
+    }
+    let json = toprope.run(&["report", "--form", "json"]).expect(0).stdout;
+    assert!(serde_json::from_str::<serde_json::Value>(&json).unwrap().is_object());
+    assert_eq!(toprope.run(&["replay", "--form", "json"]).expect(0).stdout, json);
+}
+
+#[test]
+fn one_changed_byte_of_a_log_is_found_and_its_line_named() {
+    let toprope = Toprope::new();
+    run(&toprope, &flag(GOOD, "name: a"), 0);
+    let whole = toprope.run(&["report", "--verify"]).expect(0);
+    assert!(whole.stdout.contains("as it was written"), "{whole}");
+
+    let path = toprope.runs().pop().unwrap().join("events.jsonl");
+    let bytes = std::fs::read(&path).unwrap();
+    let begins: Vec<usize> =
+        std::iter::once(0).chain(bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1)).collect();
+    for line in [1, 2, begins.len() / 2, begins.len() - 1] {
+        // The last digit of `at`, so that it is an event still.
+        let begin = begins[line - 1];
+        let at = begin + bytes[begin..].windows(8).position(|w| w == b",\"prev\":").unwrap() - 1;
+        let mut changed = bytes.clone();
+        changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
+        std::fs::write(&path, &changed).unwrap();
+        let done = toprope.run(&["report", "--verify"]);
+        // Nothing follows the last line and holds its hash: what names the whole log is the hash that is printed.
+        if line == begins.len() - 1 {
+            assert_ne!(done.stdout, whole.stdout, "{done}");
+        } else {
+            let done = done.expect(2);
+            assert!(done.stderr.contains(&format!("line {line} ")), "line {line} was changed: {done}");
+        }
+    }
+    // A line that is no event any more.
+    let mut changed = bytes.clone();
+    changed[begins[2]] = b'#';
+    std::fs::write(&path, &changed).unwrap();
+    let done = toprope.run(&["report", "--verify"]).expect(2);
+    assert!(done.stderr.contains("line 3 "), "{done}");
+}
+
+#[test]
+fn a_run_made_again_has_the_same_seed_and_hits_the_same() {
+    let toprope = Toprope::new();
+    // Eight processes that nobody else has, told by an argument.
+    let mark = format!("{}.25", 9000 + std::process::id());
+    let mut sleepers: Vec<_> =
+        (0..8).map(|_| Command::new("sleep").arg(&mark).spawn().expect("sleep is installed")).collect();
+    let spec = format!(
+        "probes: [{GOOD}]\nmethod: [process-pause: {{target: {{command-line: '^sleep {mark}$', pick: 3}}, for: 600ms}}]"
+    );
+    let experiment = toprope.experiment("again", &spec);
+    toprope.run(&["run", experiment.to_str().unwrap()]).expect(0);
+    let first = toprope.events();
+    toprope.run(&["run", "--again", "last"]).expect(0);
+    let second = toprope.events();
+    let (one, two) = (started(&first), started(&second));
+    assert_eq!(one.seed, two.seed);
+    assert_eq!(two.again.as_ref(), Some(&one.run));
+    assert_eq!(one.manifest, two.manifest);
+    assert_eq!(targets(&first).len(), 3);
+    assert_eq!(targets(&first), targets(&second));
+
+    // Another seed draws others, sooner or later.
+    let others = (1..6).map(|seed: u32| {
+        toprope.run(&["run", "--again", "last", "--seed", &seed.to_string()]).expect(0);
+        targets(&toprope.events())
+    });
+    assert!(others.into_iter().any(|other| other != targets(&first)));
+    for sleeper in &mut sleepers {
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+    }
+    toprope.assert_clean();
+}
+
+fn started(events: &[Event]) -> &toprope_model::event::RunStarted {
+    match &events[0] {
+        Event::RunStarted(started) => started,
+        other => panic!("a log begins with {other:?}"),
+    }
+}
+
+fn targets(events: &[Event]) -> Vec<String> {
+    let plan = events.iter().find_map(|event| match event {
+        Event::Injecting { plan, .. } => Some(plan.targets.clone()),
+        _ => None,
+    });
+    plan.expect("something was injected")
+}
+
+#[test]
+fn a_suite_runs_every_experiment_and_ends_as_the_worst() {
+    let toprope = Toprope::new();
+    std::fs::create_dir(toprope.path("suite")).unwrap();
+    for (name, probe) in [("a", GOOD), ("b", REFUTED), ("c", GOOD)] {
+        let path = toprope.experiment(name, &flag(probe, "name: a"));
+        std::fs::rename(path, toprope.path("suite").join(format!("{name}.yaml"))).unwrap();
+    }
+    let done = toprope.run(&["test", "suite", "--junit", "suite.xml"]).expect(1);
+    assert!(done.stdout.contains("2 of 3 held"), "{done}");
+    let junit = std::fs::read_to_string(toprope.path("suite.xml")).unwrap();
+    assert!(junit.contains("tests=\"3\"") && junit.contains("failures=\"1\""), "{junit}");
+    assert_eq!(toprope.runs().len(), 3);
+
+    // One bad file, and none of them is run.
+    toprope.write("suite/d.yaml", "kind: Experiment\nspec: {}\n");
+    toprope.run(&["test", "suite"]).expect(2);
+    assert_eq!(toprope.runs().len(), 3);
+    toprope.assert_clean();
+}
+
+#[test]
+fn one_fault_without_a_file_is_a_run_like_any_other() {
+    let toprope = Toprope::new();
+    let mut sleeper = Command::new("sleep").arg("60").spawn().expect("sleep is installed");
+    let target = format!("target.pid={}", sleeper.id());
+    let printed = toprope.run(&["inject", "process-pause", &target, "--for", "500ms", "--print"]).expect(0);
+    assert!(toprope.runs().is_empty());
+    let done = toprope.run(&["inject", "process-pause", &target, "--for", "500ms"]).expect(0);
+    assert!(done.stdout.ends_with(&printed.stdout), "the manifest to keep is printed: {done}");
+    assert_eq!(outcome(&toprope), Outcome::Held);
+    // What was printed is the experiment.
+    toprope.write("kept.yaml", printed.stdout);
+    toprope.run(&["validate", "kept.yaml"]).expect(0);
+    let wrong = toprope.run(&["inject", "process-pase", &target]).expect(2);
+    assert!(wrong.stderr.contains("process-pause"), "{wrong}");
+    let runs = toprope.run(&["runs", "--json"]).expect(0);
+    let runs: serde_json::Value = serde_json::from_str(&runs.stdout).unwrap();
+    assert_eq!(runs[0]["outcome"], "held");
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    toprope.assert_clean();
+}
