@@ -5,8 +5,10 @@ mod census;
 mod clients;
 mod destination;
 mod family;
+mod filter;
 mod gone;
 mod interception;
+mod packets;
 mod streams;
 mod table;
 
@@ -16,6 +18,8 @@ pub(crate) mod testing;
 use toprope_engine::fault::FaultError;
 use toprope_model::choice;
 
+pub(crate) use filter::{Filter, Selected, Treatment};
+pub(crate) use packets::{Protocol, Traffic};
 pub(crate) use streams::{Listen, Reach, Shape, apply, check_reach, plan, undo};
 
 choice! {

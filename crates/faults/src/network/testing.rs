@@ -1,8 +1,10 @@
 //! Networks, servers and clients for the tests of network faults.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use toprope_engine::fault::{Fault, Injection};
@@ -156,6 +158,37 @@ pub(crate) fn ask_as(uid: u32, to: SocketAddr) -> Duration {
     begin.elapsed()
 }
 
+/// A server that sends back every datagram, until the test ends; it can be asked how many it got.
+pub(crate) fn datagram_echo() -> (SocketAddr, Arc<AtomicU64>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let (at, got) = (socket.local_addr().expect("bound"), Arc::new(AtomicU64::new(0)));
+    let count = got.clone();
+    std::thread::spawn(move || {
+        let mut datagram = [0; 64];
+        while let Ok((length, client)) = socket.recv_from(&mut datagram) {
+            count.fetch_add(1, Ordering::Relaxed);
+            drop(socket.send_to(&datagram[..length], client));
+        }
+    });
+    (at, got)
+}
+
+/// Sends so many datagrams, one by one so that no buffer overflows, and counts the answers.
+pub(crate) fn ask_by_datagrams(to: SocketAddr, count: u64) -> u64 {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.set_read_timeout(Some(Duration::from_millis(1))).expect("not zero");
+    let mut answers = 0;
+    let mut answered = || socket.recv(&mut [0; 64]).map(|_| answers += 1).is_ok();
+    for _ in 0..count {
+        drop(socket.send_to(b"hello", to)); // what the filter drops is refused to the sender
+        answered();
+    }
+    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("not zero");
+    let mut answered = || socket.recv(&mut [0; 64]).map(|_| answers += 1).is_ok();
+    while answered() {}
+    answers
+}
+
 /// A program of its own that asks a server whenever it is told to.
 pub(crate) struct Asking(Child, BufReader<std::process::ChildStdout>);
 
@@ -220,7 +253,8 @@ impl Redis {
     pub(crate) fn ping(&self, times: u32) -> Option<Duration> {
         let begin = Instant::now();
         let mut command = Command::new("timeout");
-        let output = command.args(["20", "redis-cli", "-r", &times.to_string(), "ping"]).output().expect("it is installed");
+        let output =
+            command.args(["20", "redis-cli", "-r", &times.to_string(), "ping"]).output().expect("it is installed");
         (String::from_utf8_lossy(&output.stdout) == "PONG\n".repeat(times as usize)).then(|| begin.elapsed())
     }
 }
