@@ -4,6 +4,7 @@
 mod census;
 mod clients;
 mod destination;
+mod family;
 mod gone;
 mod interception;
 mod streams;

@@ -54,7 +54,7 @@ The effect is measured: the rate at which connections got their bytes while they
     lasting: true,
     undo: UndoKind::KernelOwned,
     danger: Danger::Contained,
-    needs: &[Need::NetAdmin, Need::Bpf],
+    needs: &[Need::NetAdmin, Need::Bpf, Need::Ptrace],
     recovers: false,
 };
 

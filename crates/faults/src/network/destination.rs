@@ -76,12 +76,12 @@ fn everywhere() -> Vec<Cidr> {
 }
 
 /// Whether this is one address and not many.
-fn is_address(network: &Cidr) -> bool {
+pub(crate) fn is_address(network: &Cidr) -> bool {
     network.prefix() == if network.address().is_ipv4() { 32 } else { 128 }
 }
 
 /// Whether every address of a network is one of the loopback interface.
-pub(crate) fn is_loopback(network: &Cidr) -> bool {
+fn is_loopback(network: &Cidr) -> bool {
     match network.address() {
         IpAddr::V4(address) => address.is_loopback() && network.prefix() >= 8,
         IpAddr::V6(address) => address.is_loopback() && network.prefix() == 128,
