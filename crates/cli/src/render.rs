@@ -5,6 +5,9 @@ use std::io::{IsTerminal, Write};
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report, Severity};
 use toprope_model::{Problems, Sources};
 
+/// So many problems are shown: whoever has more mends those first.
+const SHOWN: usize = 20;
+
 /// Prints an error that has no place in a text.
 pub fn error(message: &str, help: Option<&str>) {
     let mut text = format!("{} {message}\n", paint("error:", "1;31"));
@@ -35,7 +38,7 @@ pub fn problems_as_text(sources: &Sources, problems: &Problems, colours: bool) -
     let theme = if colours { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_context_lines(1);
     let mut text = String::new();
-    for problem in &problems.0 {
+    for problem in problems.0.iter().take(SHOWN) {
         let mut diagnostic = MietteDiagnostic::new(problem.message.clone()).with_severity(Severity::Error);
         if let Some(help) = &problem.help {
             diagnostic = diagnostic.with_help(help.clone());
@@ -55,6 +58,7 @@ pub fn problems_as_text(sources: &Sources, problems: &Problems, colours: bool) -
         let _ = handler.render_report(&mut text, report.as_ref());
     }
     let count = problems.0.len();
-    text.push_str(&format!("{count} problem{}\n", if count == 1 { "" } else { "s" }));
+    let more = if count > SHOWN { format!("; the first {SHOWN} are shown") } else { String::new() };
+    text.push_str(&format!("{count} problem{}{more}\n", if count == 1 { "" } else { "s" }));
     text
 }

@@ -1,3 +1,5 @@
+//! Quantiles of samples, by nearest rank.
+
 /// The `q`-quantile of samples by nearest rank: the smallest sample that at least the share `q` of all samples does
 /// not exceed (Hyndman & Fan 1996, definition 1). It is always one of the samples; `q = 1` is the largest, and so is
 /// every `q` that fewer than `1 / (1 - q)` samples cannot tell from the largest.

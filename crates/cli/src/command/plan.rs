@@ -17,6 +17,7 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
     let loaded = load::experiment(&args.manifest.file, &args.manifest.set, &tables())?;
     let mut setup = setup(&loaded, "plan")?;
     setup.seed = args.seed.or(setup.seed);
+    setup.person = crate::view::person();
     let plans = runtime()?.block_on(toprope_engine::run::plan(&setup)).map_err(|error| at_its_place(error, &loaded))?;
     if args.json {
         let names = loaded.experiment.spec.probe_names();

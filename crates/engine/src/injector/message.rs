@@ -54,6 +54,8 @@ pub struct PlanRequest {
     pub limits: Limits,
     /// The journal's directory.
     pub journal: PathBuf,
+    /// Whether the run can ask a person.
+    pub attended: bool,
 }
 
 /// The most that an injection may hit.

@@ -269,6 +269,8 @@ fn prepare(table: FaultTable, request: PlanRequest, person: Arc<AtTheRun>) -> Op
         seed: request.seed,
         duration: Duration::from_millis(request.for_ms),
     };
-    let host = Host { person: Some(person), ..request.host };
+    // Without a person at the run there is nobody to ask, and what needs one refuses at plan.
+    let person: Option<Arc<dyn Person>> = if request.attended { Some(person) } else { None };
+    let host = Host { person, ..request.host };
     Some(Planned { fault, params, host, limits: request.limits, journal: Journal::at(request.journal) })
 }

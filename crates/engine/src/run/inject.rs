@@ -31,6 +31,7 @@ pub(super) async fn plan_fault(setup: &Setup, seed: u64, index: usize) -> Result
             percent: radius.and_then(|r| r.percent).map(|p| p.0),
         },
         journal: setup.journal.directory().to_owned(),
+        attended: setup.person.is_some(),
     };
     let plan = injector.plan(request).await.map_err(named)?;
     Ok((plan, injector))

@@ -133,6 +133,7 @@ fn toprope_and_what_it_started_are_never_targets() {
 }
 
 /// A shell and the `sleep` that it started.
+#[expect(clippy::zombie_processes, reason = "end_family waits for it")]
 fn start_family() -> (Child, process::ProcessId) {
     let shell = Command::new("sh").args(["-c", "sleep 600 & wait"]).spawn().expect("a shell");
     let deadline = Instant::now() + Duration::from_secs(20);
