@@ -220,7 +220,8 @@ impl Redis {
     pub(crate) fn ping(&self, times: u32) -> Option<Duration> {
         let begin = Instant::now();
         let mut command = Command::new("timeout");
-        let output = command.args(["20", "redis-cli", "-r", &times.to_string(), "ping"]).output().expect("it is installed");
+        let output =
+            command.args(["20", "redis-cli", "-r", &times.to_string(), "ping"]).output().expect("it is installed");
         (String::from_utf8_lossy(&output.stdout) == "PONG\n".repeat(times as usize)).then(|| begin.elapsed())
     }
 }
