@@ -1,9 +1,13 @@
 //! Errors on standard error: in place, with a caret, and with what to do.
 
+mod excerpt;
+
 use std::io::{IsTerminal, Write};
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report, Severity};
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, Report, Severity};
 use toprope_model::{Problems, Sources};
+
+use excerpt::Excerpt;
 
 /// So many problems are shown: whoever has more mends those first.
 const SHOWN: usize = 20;
@@ -46,12 +50,11 @@ pub fn problems_as_text(sources: &Sources, problems: &Problems, colours: bool) -
         let source = problem.span.and_then(|span| sources.get(span).map(|source| (span, source)));
         let report: Report = match source {
             Some((span, source)) => {
-                let length = (span.end - span.start)
-                    .max(1)
-                    .min(source.text[span.start.min(source.text.len())..].find('\n').unwrap_or(usize::MAX).max(1));
+                let excerpt = Excerpt::new(&source.name, &source.text);
                 let label = Some(problem.label.clone()).filter(|l| !l.is_empty());
+                let length = excerpt.label_length(span.start, span.end);
                 diagnostic = diagnostic.with_label(LabeledSpan::new(label, span.start, length));
-                Report::new(diagnostic).with_source_code(NamedSource::new(&source.name, source.text.clone()))
+                Report::new(diagnostic).with_source_code(excerpt)
             }
             None => Report::new(diagnostic),
         };
