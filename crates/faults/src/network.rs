@@ -14,6 +14,8 @@ mod table;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use toprope_engine::fault::FaultError;
 use toprope_model::choice;

@@ -42,20 +42,23 @@ static SPEC: FaultSpec = FaultSpec {
 Leads new connections through a proxy that holds every chunk of bytes for a while. It is no rate limit: any number of
 chunks are under way at once. The handshake is not delayed, because the kernel answers it; what comes after it is.
 
-The connections of all programs, of a user or of a control group are redirected by a rule of nftables. Without
-privileges that works in a network of one's own (`toprope exec`). Where nothing of this is allowed, `listen` opens a
-port that the client is to be pointed at.
+How connections come to the proxy depends on `from`. Those of single processes (by name, command line, unit, ...) are
+redirected inside connect(2) by BPF programs, which needs root and a port in `to`; children are found ten times a second,
+and processes that are started again within seconds. Those of all programs, of a user or of a control group are
+redirected by a rule of nftables, in which case the kernel tracks connections as long as the fault lasts; without
+privileges that works in a network of one's own (`toprope exec`). Where nothing of this is allowed, `listen` opens a port
+that the client is to be pointed at. Containers with networks of their own are not reached from the host's.
 
 Connections that are open when the fault begins are not reached: plan counts them and warns. A client with a pool must
 be restarted, or must renew it. `anywhere` and networks without a port leave out what stays within this host; a port or
-an address of the loopback interface means it too.
+an address means it too.
 
 At the end new connections go straight at once, and those in flight are carried on without delay until they close or
-the drain is over. If the injector is killed, the kernel removes the redirection within milliseconds and the connections
-that went through the proxy are cut. If it stands still for two seconds, new connections go straight.
+the drain is over. If the injector is killed, the kernel ends the redirection within milliseconds, and the connections
+that went through the proxy are cut. If it stands still, nftables sends new connections straight after two seconds.
 
 The effect is measured: the time from reading each chunk to writing it, and the share of the connections that go through
-the proxy.",
+the proxy, of those and the ones that are open past it.",
         example: "- network-latency: {from: {process: checkout}, to: \"127.0.0.1:5432\", delay: 200ms, for: 30s}",
         fields: Delay::fields,
         check,

@@ -55,8 +55,8 @@ own for instance, is not.
 `reject` resets TCP connections and answers UDP with an ICMP message. It refuses these two only: ICMP is what carries
 the refusals.
 
-A port, an address or the loopback network in `to` (or a port in `from`) means traffic within this host too; `anywhere`
-and wider networks leave it alone. `{from: {host: true}, to: anywhere}` cuts also the connection by which you are logged
+A port or an address in `to`, or a port in `from`, means traffic within this host too; `anywhere` and networks leave it
+alone. `{from: {host: true}, to: anywhere}` cuts also the connection by which you are logged
 in, and everything else that comes over the network, until the fault ends.
 
 Packets that arrive carry no user: with a `user`, what the user sends is hit, which stops both ways of a TCP connection.
@@ -410,9 +410,12 @@ mod tests {
     #[test]
     fn anywhere_means_other_hosts_and_not_this_one() {
         in_own_network("anywhere_means_other_hosts_and_not_this_one", || async {
-            for arguments in
-                ["link add toprope0 type dummy", "address add 10.9.0.1/24 dev toprope0", "link set toprope0 up"]
-            {
+            for arguments in [
+                "link add toprope0 type veth peer name toprope1",
+                "address add 10.9.0.1/24 dev toprope0",
+                "link set toprope0 up",
+                "link set toprope1 up",
+            ] {
                 let made = std::process::Command::new("ip").args(arguments.split(' ')).output();
                 if !made.as_ref().is_ok_and(|o| o.status.success()) {
                     return eprintln!("SKIPPED anywhere_means_other_hosts_and_not_this_one: ip {arguments}: {made:?}");

@@ -34,7 +34,9 @@ pub(crate) struct Picked(pub(crate) BTreeSet<ProcessId>);
 impl Family {
     /// Begins with those that were picked.
     pub(crate) fn new(from: &Target, picked: Picked, seed: u64, host: &Host) -> Self {
-        Self { from: from.clone(), seed, host: host.clone(), known: picked.0, resolve_at: Instant::now() }
+        // Those that were picked were resolved just before.
+        let resolve_at = Instant::now() + if picked.0.is_empty() { Duration::ZERO } else { RESOLVE };
+        Self { from: from.clone(), seed, host: host.clone(), known: picked.0, resolve_at }
     }
 
     /// The numbers of those that are meant now. Their children are found at once. What was started by others and

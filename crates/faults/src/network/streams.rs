@@ -153,8 +153,7 @@ fn elsewhere(picked: &[ProcessInfo]) -> Result<Option<String>, FaultError> {
 }
 
 fn already_open(open: usize, destination: &Destination, way: &Way) -> String {
-    let (connections, them) =
-        if open == 1 { ("1 connection".to_owned(), "it") } else { (format!("{open} connections"), "them") };
+    let (connections, them) = (connections(open as u64), if open == 1 { "it" } else { "them" });
     match way {
         Way::Listen(at) => format!("{connections} to {destination} past {at}: this does not reach {them}"),
         Way::Redirect { .. } | Way::Connect(_) => format!(
@@ -162,6 +161,10 @@ fn already_open(open: usize, destination: &Destination, way: &Way) -> String {
              client, or wait until it renews its pool)"
         ),
     }
+}
+
+fn connections(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "connection" } else { "connections" })
 }
 
 /// Counts the connections that go past the proxy.
@@ -214,10 +217,10 @@ impl<S: Shape> Streams<S> {
             notes.push("no new connection came by so far".to_owned());
         }
         if past > 0 {
-            notes.push(format!("{past} open connections do not go through the proxy"));
+            notes.push(format!("{} past the proxy", connections(past as u64)));
         }
         if failed > 0 {
-            notes.push(format!("{failed} connections were reset, because their destination could not be reached"));
+            notes.push(format!("{} reset, because the destination could not be reached", connections(failed)));
         }
         Ok(Effect {
             took: took.or(self.took),
