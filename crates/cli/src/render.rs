@@ -9,6 +9,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnost
 use toprope_model::{Problems, Sources};
 
 use excerpt::Excerpt;
+pub use foreign::harmless;
 use foreign::shown;
 
 /// So many problems are shown: whoever has more mends those first.

@@ -13,7 +13,7 @@ pub(super) fn shown(message: &str) -> String {
 }
 
 /// The same text with `?` for each byte of a control character, so that every place in it stays where it is.
-pub(super) fn harmless(text: &str) -> String {
+pub fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
