@@ -286,8 +286,10 @@ impl Running<'_> {
         while !self.records().iter().any(|record| wanted(&record.event)) {
             let ended = self.child.try_wait().expect("our own child");
             // It may have written that just before it ended.
-            if ended.is_some() && !self.records().iter().any(|record| wanted(&record.event)) {
-                panic!("it ended before {what}: {}", self.done(ended.expect("it has ended")));
+            if let Some(ended) = ended
+                && !self.records().iter().any(|record| wanted(&record.event))
+            {
+                panic!("it ended before {what}: {}", self.done(ended));
             }
             assert!(Instant::now() < deadline, "no {what} within {PATIENCE:?}; so far: {}", self.stdout());
             std::thread::sleep(Duration::from_millis(2));
