@@ -56,6 +56,8 @@ pub struct LogWriter {
     prev: String,
     /// How long the file is, to the end of the last whole line.
     length: u64,
+    /// Why the ballast was given up, if it was.
+    full: Option<String>,
 }
 
 fn hash(line: &[u8]) -> String {
@@ -79,7 +81,7 @@ impl LogWriter {
         let file = File::options().append(true).create_new(true).open(&path).map_err(io)?;
         let ballast = directory.join(BALLAST);
         std::fs::write(&ballast, vec![0u8; BALLAST_BYTES]).map_err(io)?;
-        Ok(Self { file, path: path.clone(), ballast, seq: 0, prev: String::new(), length: 0 })
+        Ok(Self { file, path: path.clone(), ballast, seq: 0, prev: String::new(), length: 0, full: None })
     }
 
     /// Opens a log that has lost its writer, to seal it. A torn last line is cut off.
@@ -93,7 +95,8 @@ impl LogWriter {
         let file = File::options().append(true).open(&path).map_err(io)?;
         file.set_len(log.length).map_err(io)?;
         let seq = log.records.len() as u64;
-        Ok(Self { file, path: path.clone(), ballast: directory.join(BALLAST), seq, prev: log.head, length: log.length })
+        let ballast = directory.join(BALLAST);
+        Ok(Self { file, path: path.clone(), ballast, seq, prev: log.head, length: log.length, full: None })
     }
 
     /// Appends an event. When the disk is full, the ballast is given up and the line written again.
@@ -107,7 +110,8 @@ impl LogWriter {
         let head = hash(&line);
         line.push(b'\n');
         let mut written = self.file.write_all(&line);
-        if written.is_err() {
+        if let Err(error) = &written {
+            self.full = Some(io(std::io::Error::new(error.kind(), error.to_string())).to_string());
             // Half a line would break the chain.
             let _ = self.file.set_len(self.length);
             if std::fs::remove_file(&self.ballast).is_ok() && !matches!(record.event, Event::Sample(_)) {
@@ -122,6 +126,12 @@ impl LogWriter {
         self.seq += 1;
         self.prev = head;
         Ok(record)
+    }
+
+    /// Why the run must end now, while there is room for its end: a line was only written because the ballast was
+    /// given up for it.
+    pub fn is_full(&self) -> Option<&str> {
+        self.full.as_deref()
     }
 
     /// Waits until everything is on disk.

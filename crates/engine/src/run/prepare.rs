@@ -66,8 +66,12 @@ pub(super) fn begin(state: &State, run: &str) -> Result<LogWriter, RunError> {
     std::fs::create_dir(&directory).map_err(unusable)?;
     let id = ProcessId::current().ok().and_then(|id| serde_json::to_string(&id).ok()).unwrap_or_default();
     let marked = File::create(directory.join(RUNNING)).and_then(|mut f| f.write_all(id.as_bytes()));
-    marked.map_err(unusable)?;
-    Ok(LogWriter::create(&directory)?)
+    let log = marked.map_err(|e| unusable(e).into()).and_then(|()| Ok(LogWriter::create(&directory)?));
+    if log.is_err() {
+        // What never began is no run.
+        let _ = std::fs::remove_dir_all(&directory);
+    }
+    log
 }
 
 /// Seals the logs of runs that were killed: their logs get an end that says what became of what was in force.

@@ -74,7 +74,12 @@ impl Recorder {
             self.note_sample(&mut inner, sample, at);
         }
         let record = match inner.log.as_mut().map(|log| log.append(at, event.clone())) {
-            Some(Ok(record)) => record,
+            Some(Ok(record)) => {
+                if let Some(why) = inner.log.as_ref().and_then(LogWriter::is_full) {
+                    self.stop.pull("error", why);
+                }
+                record
+            }
             Some(Err(error)) => {
                 // Without its samples a run proves nothing: end it, in order while there is room for that.
                 self.stop.pull("error", error.to_string());
