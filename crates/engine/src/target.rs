@@ -346,11 +346,12 @@ impl Untouchable {
         let me = std::process::id();
         let by_pid: HashMap<u32, &ProcessInfo> = processes.iter().map(|p| (p.id.pid(), p)).collect();
         let mut roots: HashSet<u32> = host.own.iter().filter_map(|pid| u32::try_from(*pid).ok()).collect();
-        let my_exe = by_pid.get(&me).and_then(|p| p.exe.as_ref());
-        let serves = |p: &ProcessInfo| matches!(p.cmdline.get(1).map(String::as_str), Some("injector" | "guard"));
-        roots.extend(
-            processes.iter().filter(|p| p.exe.is_some() && p.exe.as_ref() == my_exe && serves(p)).map(|p| p.id.pid()),
-        );
+        // By the file's name and not its path: another copy of the program holds faults of other runs.
+        let name = |p: &ProcessInfo| p.exe.as_deref().and_then(program_name).map(str::to_owned);
+        let mine = by_pid.get(&me).and_then(|p| name(p));
+        let role = |p: &ProcessInfo| p.cmdline.get(1).map(String::as_str).unwrap_or_default().to_owned();
+        let serves = |p: &&ProcessInfo| matches!(role(p).as_str(), "injector" | "guard" | "launcher");
+        roots.extend(processes.iter().filter(serves).filter(|p| mine.is_some() && name(p) == mine).map(|p| p.id.pid()));
         let mut own: HashSet<u32> = roots.clone();
         own.insert(me);
         let mut origins = HashSet::new();

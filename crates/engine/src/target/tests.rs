@@ -186,6 +186,12 @@ fn an_injector_of_the_same_program_is_toprope() {
     let mut all = me;
     all.push(injector.clone());
     assert_eq!(Untouchable::of(&all, &host()).why(&injector), Some(Spared::Own));
+    // Of another copy of the program, which was replaced since.
+    let file = injector.exe.as_ref().and_then(|exe| exe.file_name()).expect("a program").to_str().expect("plain");
+    injector.exe = Some(format!("/elsewhere/{file} (deleted)").into());
+    all.pop();
+    all.push(injector.clone());
+    assert_eq!(Untouchable::of(&all, &host()).why(&injector), Some(Spared::Own));
     injector.cmdline = vec!["toprope".into(), "server".into()];
     all.pop();
     all.push(injector.clone());
