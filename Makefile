@@ -18,11 +18,15 @@ NEXTEST_PROFILE ?= $(if $(CI),ci,default)
 # What a build needs beside Rust, as PROGRAM=PACKAGE,…: a C compiler, for SQLite and the cryptography.
 BUILD_NEEDS := cc=gcc,libc6-dev
 # What tests use where it is there. They start every server themselves, on ports and directories of their own.
-TEST_NEEDS := nginx=nginx redis-server=redis-server redis-cli=redis-tools initdb=postgresql \
-	wrk=wrk nft=nftables ip=iproute2 python3=python3 pytest=python3-pytest
+TEST_NEEDS := nginx=nginx curl=curl redis-server=redis-server redis-cli=redis-tools initdb=postgresql \
+	wrk=wrk nft=nftables ip=iproute2 mkfs.ext4=e2fsprogs \
+	python3=python3 pytest=python3-pytest
 
-# Everything is built in one way, so that nothing is built twice with other features.
+# Tests and tools are built in one way, so that nothing is built twice with other features; the demo for a newcomer is
+# built without what only tests need.
 ALL := --workspace --all-targets --locked
+export TOPROPE_BINARY = $(abspath $(TARGET))/debug/toprope
+DEMO_PARTS = $(if $(filter dev,$(PROFILE)),$(ALL),--package toprope-cli --bin toprope --locked)
 
 .PHONY: help
 help: ## Show this list
@@ -31,7 +35,7 @@ help: ## Show this list
 
 .PHONY: demo
 demo: toolchain ## Build, and show five hypotheses refuted by a broken shop and held by a repaired one
-	@$(CARGO) build --locked --package toprope-cli --bin toprope --profile $(PROFILE)
+	@$(CARGO) build $(DEMO_PARTS) --profile $(PROFILE)
 	$(BUILT)/toprope demo $(DEMO)
 
 .PHONY: test

@@ -93,7 +93,7 @@ impl From<Problems> for Unread {
 
 /// The kind of manifest that a file holds, if it can be told.
 pub fn kind_of(file: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
+    let text = text_of(file).ok()?;
     let node = toprope_model::parse(&mut Sources::default(), "", &text).ok()?;
     node.get("kind")?.text().map(str::to_owned)
 }
@@ -151,15 +151,31 @@ fn remove(node: &mut Node, key: &str) {
     }
 }
 
+/// A file's text, or as much of it as is too much for a manifest: what has no end is not read to its end.
 fn text_of(file: &Path) -> Result<String, Failure> {
-    let name = file.display();
-    if file == Path::new("-") {
-        return std::io::read_to_string(std::io::stdin())
-            .map_err(|e| Failure::new(format!("cannot read standard input: {e}")));
-    }
-    let bytes = std::fs::read(file).map_err(|e| Failure::new(format!("cannot read {name}: {e}")))?;
-    String::from_utf8(bytes)
-        .map_err(|e| Failure::new(format!("{name} is not text: byte {} is not UTF-8", e.utf8_error().valid_up_to())))
+    use std::io::Read;
+    let (name, most) = (file.display(), toprope_model::MAX_BYTES as u64 + 1);
+    let mut bytes = Vec::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().take(most).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes))
+    };
+    read.map_err(|e| match file == Path::new("-") {
+        true => Failure::new(format!("cannot read standard input: {e}")),
+        false => Failure::new(format!("cannot read {name}: {e}")),
+    })?;
+    let length = bytes.len() as u64;
+    String::from_utf8(bytes).or_else(|e| {
+        let valid = e.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(&e.as_bytes()[..valid]).into_owned();
+        if length == most && e.utf8_error().error_len().is_none() {
+            return Ok(before + "?"); // Only the cut through a character is wrong with it.
+        }
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        Err(Failure::new(format!("{name}:{line}:{column} is not text: byte {valid} is not UTF-8")))
+    })
 }
 
 fn read_included(file: &Path, sources: &mut Sources, within: &mut Vec<PathBuf>) -> Result<Node, Unread> {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 use toprope_model::journal::{Intent, Mark, VERSION};
-use toprope_model::step::{Undo, Undone};
+use toprope_model::step::{Step, Undone};
 use toprope_os::process::ProcessId;
 
 /// The journal of one user on one host.
@@ -199,17 +199,7 @@ impl Journal {
     pub fn begin(&self, intent: &Intent) -> Result<Entry, JournalError> {
         self.prepare()?;
         let _one_at_a_time = self.lock_file(&self.directory.join(".lock"))?;
-        let claims: Vec<&String> = intent.steps.iter().flat_map(|s| &s.claims).collect();
-        for other in self.records()? {
-            if other.standing() == Standing::Undone {
-                continue;
-            }
-            let taken = other.intent.steps.iter().flat_map(|s| &s.claims).find(|c| claims.contains(c));
-            if let Some(claim) = taken {
-                let (fault, run) = (other.intent.fault.clone(), other.intent.run.clone());
-                return Err(JournalError::Taken { claim: claim.clone(), fault, run });
-            }
-        }
+        self.refuse_taken(&intent.steps)?;
         let path = self.directory.join(format!("{}-{}.jsonl", intent.run, intent.injection));
         let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         let mut options = File::options();
@@ -238,6 +228,25 @@ impl Journal {
             if record.standing() == Standing::Dirty {
                 let what = record.intent.steps.iter().map(|s| s.describe.clone()).collect::<Vec<_>>().join("; ");
                 return Err(JournalError::Dirty { fault: record.intent.fault, run: record.intent.run, what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses steps that claim what another injection, in force or never undone, has taken.
+    ///
+    /// # Errors
+    /// [`JournalError::Taken`] with what it is and by whom, or the journal cannot be read.
+    pub fn refuse_taken(&self, steps: &[Step]) -> Result<(), JournalError> {
+        let claims: Vec<&String> = steps.iter().flat_map(|s| &s.claims).collect();
+        for other in self.records()? {
+            if other.standing() == Standing::Undone {
+                continue;
+            }
+            let taken = other.intent.steps.iter().flat_map(|s| &s.claims).find(|c| claims.contains(c));
+            if let Some(claim) = taken {
+                let (fault, run) = (other.intent.fault.clone(), other.intent.run.clone());
+                return Err(JournalError::Taken { claim: claim.clone(), fault, run });
             }
         }
         Ok(())
@@ -343,15 +352,11 @@ fn trusted(path: &Path, meta: &std::fs::Metadata) -> Result<(), JournalError> {
     Err(JournalError::Untrusted { path: path.to_owned(), why })
 }
 
-/// Whether undoing a step needs the journal at all.
-pub fn needs_journal(undo: &Undo) -> bool {
-    matches!(undo, Undo::Restore(_))
-}
-
 #[cfg(test)]
 mod tests {
+    use toprope_model::step::Undo;
+
     use super::*;
-    use toprope_model::step::Step;
 
     fn intent(run: &str, claim: &str) -> Intent {
         Intent {

@@ -10,6 +10,8 @@ mod memory_stress;
 mod network;
 mod network_bandwidth;
 mod network_latency;
+mod network_loss;
+mod network_partition;
 mod process_kill;
 mod process_pause;
 mod process_restart;
@@ -34,6 +36,8 @@ pub static FAULTS: FaultTable = FaultTable(&[
     &cpu_stress::CpuStress,
     &memory_stress::MemoryStress,
     &disk_fill::DiskFill,
+    &network_partition::NetworkPartition,
+    &network_loss::NetworkLoss,
     &network_latency::NetworkLatency,
     &network_bandwidth::NetworkBandwidth,
     &command::Command,

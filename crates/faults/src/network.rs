@@ -4,17 +4,24 @@
 mod census;
 mod clients;
 mod destination;
+mod family;
+mod filter;
 mod gone;
 mod interception;
+mod packets;
 mod streams;
 mod table;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use toprope_engine::fault::FaultError;
 use toprope_model::choice;
 
+pub(crate) use filter::{Filter, Selected, Treatment};
+pub(crate) use packets::{Protocol, Traffic};
 pub(crate) use streams::{Listen, Reach, Shape, apply, check_reach, plan, undo};
 
 choice! {

@@ -42,20 +42,23 @@ static SPEC: FaultSpec = FaultSpec {
 Leads new connections through a proxy that holds every chunk of bytes for a while. It is no rate limit: any number of
 chunks are under way at once. The handshake is not delayed, because the kernel answers it; what comes after it is.
 
-The connections of all programs, of a user or of a control group are redirected by a rule of nftables. Without
-privileges that works in a network of one's own (`toprope exec`). Where nothing of this is allowed, `listen` opens a
-port that the client is to be pointed at.
+How connections come to the proxy depends on `from`. Those of single processes (by name, command line, unit, ...) are
+redirected inside connect(2) by BPF programs, which needs root and a port in `to`; children are found ten times a second,
+and processes that are started again within seconds. Those of all programs, of a user or of a control group are
+redirected by a rule of nftables, in which case the kernel tracks connections as long as the fault lasts; without
+privileges that works in a network of one's own (`toprope exec`). Where nothing of this is allowed, `listen` opens a port
+that the client is to be pointed at. Containers with networks of their own are not reached from the host's.
 
 Connections that are open when the fault begins are not reached: plan counts them and warns. A client with a pool must
 be restarted, or must renew it. `anywhere` and networks without a port leave out what stays within this host; a port or
-an address of the loopback interface means it too.
+an address means it too.
 
 At the end new connections go straight at once, and those in flight are carried on without delay until they close or
-the drain is over. If the injector is killed, the kernel removes the redirection within milliseconds and the connections
-that went through the proxy are cut. If it stands still for two seconds, new connections go straight.
+the drain is over. If the injector is killed, the kernel ends the redirection within milliseconds, and the connections
+that went through the proxy are cut. If it stands still, nftables sends new connections straight after two seconds.
 
 The effect is measured: the time from reading each chunk to writing it, and the share of the connections that go through
-the proxy.",
+the proxy, of those and the ones that are open past it.",
         example: "- network-latency: {from: {process: checkout}, to: \"127.0.0.1:5432\", delay: 200ms, for: 30s}",
         fields: Delay::fields,
         check,
@@ -63,7 +66,7 @@ the proxy.",
     lasting: true,
     undo: UndoKind::KernelOwned,
     danger: Danger::Contained,
-    needs: &[Need::NetAdmin, Need::Bpf],
+    needs: &[Need::NetAdmin, Need::Bpf, Need::Ptrace],
     recovers: false,
 };
 
@@ -163,8 +166,8 @@ mod tests {
 
     use super::*;
     use crate::network::testing::{
-        Client, DELAY, Holder, STRAIGHT, ask, ask_as, bystander, echo, hold, in_force, in_own_namespaces,
-        in_own_network, observed, observed_samples, role, server, without_privileges,
+        Asking, Client, DELAY, Holder, Redis, STRAIGHT, ask, ask_as, bystander, echo, hold, in_force,
+        in_own_namespaces, in_own_network, observed, observed_samples, role, server, without_privileges,
     };
     use crate::testing::{PATIENCE, eventually, host, params, planned};
 
@@ -256,6 +259,112 @@ mod tests {
         });
     }
 
+    /// A program that connects, asks and is answered once for each line that it is sent, and tells how long that took.
+    fn asking(to: SocketAddr) -> Asking {
+        let (ip, port) = (to.ip(), to.port());
+        Asking::start(&format!(
+            "while read -r _; do begin=${{EPOCHREALTIME/./}}; exec 3<>/dev/tcp/{ip}/{port}; echo hello >&3; \
+             read -r -u 3 line; echo $line $((${{EPOCHREALTIME/./}} - begin)); done"
+        ))
+    }
+
+    #[test]
+    fn only_the_meant_processes_connections_are_slower() {
+        in_own_network("only_the_meant_processes_connections_are_slower", || async {
+            if let Err(why) = toprope_os::bpf::supported() {
+                return eprintln!("SKIPPED only_the_meant_processes_connections_are_slower: {why}");
+            }
+            for listen in ["127.0.0.1:0", "[::1]:0"] {
+                let to = echo(listen);
+                let (mut meant, mut other) = (asking(to), asking(to));
+                let bystander = bystander(to);
+                let parameters = params(json!({"from": {"pid": meant.pid()}, "to": to.to_string(), "delay": "500ms"}));
+                let (plan, step) = planned(&NetworkLatency, &parameters, &host()).await;
+                assert_eq!(plan.path, "a proxy, behind a redirection by BPF in connect(2)");
+                assert_eq!(plan.targets, [format!("bash (pid {})", meant.pid())]);
+                assert!(plan.warnings.is_empty(), "the open connection is somebody else's: {plan:?}");
+                let mut injection = NetworkLatency.apply(&step, &parameters, &host()).await.unwrap();
+                assert!(meant.ask() >= DELAY && other.ask() < STRAIGHT);
+                let effect = observed_samples(&mut injection, 1).await;
+                assert_eq!((effect.took, effect.reached), (Some(true), Some(1.0)), "{effect:?}");
+                let draining = injection.release(PATIENCE).await.unwrap().expect("one is in flight");
+                assert!(meant.ask() < STRAIGHT, "new connections go straight at once");
+                assert_eq!(draining.await, (1, 0), "the client has closed the old one for a new one");
+                assert!(NetworkLatency.undo(&step, &host()).await.unwrap()[0].contains("is gone"));
+                drop(bystander);
+            }
+        });
+    }
+
+    #[test]
+    fn a_process_selected_by_name_is_meant_with_its_children_and_when_it_is_started_again() {
+        const TEST: &str = "a_process_selected_by_name_is_meant_with_its_children_and_when_it_is_started_again";
+        in_own_network(TEST, || async {
+            if let Err(why) = toprope_os::bpf::supported() {
+                return eprintln!("SKIPPED {TEST}: {why}");
+            }
+            let to = server();
+            let name = format!("toprope-asks-{}", std::process::id());
+            let ask = format!(
+                "begin=${{EPOCHREALTIME/./}}; exec 3<>/dev/tcp/127.0.0.1/{}; echo hello >&3; read -r -u 3 line; \
+                 echo $line $((${{EPOCHREALTIME/./}} - begin)); true",
+                to.port()
+            );
+            let script = format!("exec -a {name} bash -c 'while read -r _; do bash -c \"sleep 1; $0\"; done' '{ask}'");
+            let mut first = Asking::start(&script);
+            let selector = json!({"command-line": format!("^{name} ")});
+            eventually("it has its name", || {
+                let cmdline = std::fs::read_to_string(format!("/proc/{}/cmdline", first.pid()));
+                cmdline.is_ok_and(|text| text.starts_with(&name))
+            });
+            let parameters = json!({"from": selector, "to": to.to_string(), "delay": "500ms"});
+            let (_, injection) = in_force(&NetworkLatency, parameters).await;
+            assert!(first.ask() >= DELAY, "a child that was started a second ago");
+            drop(first);
+            let mut second = Asking::start(&script);
+            eventually("the second is meant", || second.ask() >= DELAY);
+            injection.release(PATIENCE).await.unwrap();
+            assert!(second.ask() < STRAIGHT);
+        });
+    }
+
+    #[test]
+    fn when_its_process_is_killed_the_programs_are_gone() {
+        const TEST: &str = "network_latency::tests::when_its_process_is_killed_the_programs_are_gone";
+        if role().is_some() {
+            return hold(&NetworkLatency);
+        }
+        in_own_network(TEST, || async {
+            if let Err(why) = toprope_os::bpf::supported() {
+                return eprintln!("SKIPPED {TEST}: {why}");
+            }
+            let to = server();
+            let mut client = asking(to);
+            let parameters = json!({"from": {"pid": client.pid()}, "to": to.to_string(), "delay": "500ms"});
+            let holder = Holder::start(TEST, &parameters);
+            assert!(client.ask() >= DELAY);
+            holder.signal(Signal::KILL);
+            let killed = Instant::now();
+            let notes = NetworkLatency.undo(&holder.step, &host()).await.unwrap();
+            assert!(killed.elapsed().as_secs_f64() < 1.0, "{:?}", killed.elapsed());
+            assert!(notes[0].contains("is gone"), "{notes:?}");
+            assert!(client.ask() < STRAIGHT);
+        });
+    }
+
+    #[test]
+    fn without_privileges_the_refusal_of_single_processes_names_what_would_work() {
+        let test = "network_latency::tests::without_privileges_the_refusal_of_single_processes_names_what_would_work";
+        without_privileges(test, || async {
+            let client = crate::testing::Victim::sleeping();
+            let parameters = json!({"from": {"pid": client.pid()}, "to": "127.0.0.1:9", "delay": "500ms"});
+            let e = NetworkLatency.plan(&params(parameters), &host()).await.unwrap_err();
+            assert!(e.message.contains("CAP_BPF"), "{e}");
+            let help = e.help.unwrap();
+            assert!(["as root", "`user`", "toprope exec", "listen:"].iter().all(|word| help.contains(word)), "{help}");
+        });
+    }
+
     #[test]
     fn each_direction_is_delayed_as_told_and_a_ramp_changes_it() {
         in_own_network("each_direction_is_delayed_as_told_and_a_ramp_changes_it", || async {
@@ -290,7 +399,7 @@ mod tests {
             let _bystander = bystander(to);
             let parameters = params(json!({"to": to.to_string(), "listen": at.to_string(), "delay": "500ms"}));
             let (plan, step) = planned(&NetworkLatency, &parameters, &host()).await;
-            assert!(plan.path.contains(&at.to_string()) && plan.warnings[0].contains("go past"), "{plan:?}");
+            assert!(plan.path.contains(&at.to_string()) && plan.warnings[0].contains(" past "), "{plan:?}");
             let mut injection = NetworkLatency.apply(&step, &parameters, &host()).await.unwrap();
             let e = NetworkLatency.plan(&parameters, &host()).await.unwrap_err();
             assert!(e.message.contains("somebody listens on"), "{e}");
@@ -359,6 +468,36 @@ mod tests {
                 let mut client = Client::connect(to).unwrap();
                 client.ask_within(STRAIGHT).is_ok()
             });
+        });
+    }
+
+    #[test]
+    fn processes_in_another_network_are_refused() {
+        in_own_network("processes_in_another_network_are_refused", || async {
+            let away =
+                toprope_os::namespace::Namespace::new_net().unwrap().run(crate::testing::Victim::sleeping).unwrap();
+            let parameters = json!({"from": {"pid": away.pid()}, "to": "127.0.0.1:9", "delay": "500ms"});
+            let e = NetworkLatency.plan(&params(parameters), &host()).await.unwrap_err();
+            assert!(
+                e.message.contains("all are in another network") && e.help.unwrap().contains("nsenter"),
+                "{}",
+                e.message
+            );
+        });
+    }
+
+    #[test]
+    fn a_real_client_of_redis_waits() {
+        in_own_network("a_real_client_of_redis_waits", || async {
+            let Some(redis) = Redis::start("a_real_client_of_redis_waits") else { return };
+            assert!(redis.ping(3).unwrap() < DELAY);
+            let (_, mut injection) = in_force(&NetworkLatency, everybody(redis.at)).await;
+            let took = redis.ping(3).unwrap();
+            assert!((DELAY * 3..DELAY * 6).contains(&took), "{took:?}");
+            let effect = observed_samples(&mut injection, 3).await;
+            assert_eq!((effect.took, effect.reached), (Some(true), Some(1.0)), "{effect:?}");
+            injection.release(PATIENCE).await.unwrap();
+            assert!(redis.ping(3).unwrap() < DELAY);
         });
     }
 

@@ -78,6 +78,11 @@ impl std::error::Error for Problems {}
 
 /// The valid name that is most like a name, if one is like enough to be what was meant.
 pub fn nearest<'a>(name: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Nobody mistypes a name that long, and to compare it costs its length squared.
+    const LONGEST: usize = 100;
+    if name.len() > LONGEST {
+        return None;
+    }
     valid
         .into_iter()
         .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))

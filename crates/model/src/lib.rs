@@ -27,7 +27,7 @@ pub use experiment::Experiment;
 pub use field::{Field, FromNode, Type};
 pub use kind::{KindSpec, Tables};
 pub use node::{Node, Source, Sources, Span, Value};
-pub use parse::parse;
+pub use parse::{MAX_BYTES, parse};
 pub use units::{Dur, Percent, Rate, Share, Size};
 
 /// The version of the manifests that this crate reads.

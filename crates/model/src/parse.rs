@@ -9,7 +9,7 @@ use crate::diagnostic::{Diagnostic, Problems};
 use crate::node::{Entry, Node, Sources, Span, Value};
 
 /// The largest text that is read, in bytes.
-pub(crate) const MAX_BYTES: usize = 1 << 20;
+pub const MAX_BYTES: usize = 1 << 20;
 /// The deepest nesting that is read; far beyond what any manifest needs, far below what a stack holds.
 pub(crate) const MAX_DEPTH: usize = 64;
 
@@ -25,7 +25,7 @@ pub fn parse(sources: &mut Sources, name: &str, text: &str) -> Result<Node, Prob
         sources.add(name, "");
         let mut problems = Problems::default();
         problems.0.push(Diagnostic {
-            message: format!("{name} is {} bytes long, and at most {MAX_BYTES} are read", text.len()),
+            message: format!("{name} is longer than {MAX_BYTES} bytes, and no more are read"),
             span: None,
             label: String::new(),
             help: Some("a manifest is a few kilobytes: is this the right file?".into()),
@@ -236,7 +236,7 @@ mod tests {
         let deep = read(&"[".repeat(100_000)).unwrap_err();
         assert!(deep.contains("deep") || deep.contains("recursion"), "{deep}");
         assert!(read(&"{a: ".repeat(10_000)).is_err());
-        assert!(read(&"x".repeat(10 << 20)).unwrap_err().contains("bytes long"));
+        assert!(read(&"x".repeat(10 << 20)).unwrap_err().contains("longer than"));
         assert!(read("a: !!python/object x").unwrap_err().contains("tag"));
         assert!(read("").unwrap_err().contains("nothing"));
         assert!(read("a: 1\n---\nb: 2").unwrap_err().contains("second document"));

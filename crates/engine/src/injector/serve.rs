@@ -79,11 +79,13 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    /// Resolves the fault anew and holds it against the limits. Refuses while something is still to be undone here.
+    /// Resolves the fault anew and holds it against the limits. Refuses while something is still to be undone here, or
+    /// somebody else's fault has taken what it would take.
     pub(super) async fn plan(&self) -> Result<Plan, FaultError> {
         self.journal.refuse_dirty()?;
         let plan = self.fault.plan(&self.params, &self.host).await?;
         within_limits(&plan, self.limits)?;
+        self.journal.refuse_taken(&plan.steps)?;
         Ok(plan)
     }
 }

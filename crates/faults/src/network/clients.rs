@@ -45,6 +45,12 @@ impl Clients {
         let uid = selector.user.as_deref().map(target::uid_of).transpose()?;
         Ok(Self::Owner(Owner { uid, cgroup: selector.cgroup.clone(), port: selector.port }))
     }
+
+    /// Whether, of the connections that somebody opens, the packet filter cannot tell these: also not those of who
+    /// listens on a port, because they are opened from other ports.
+    pub(crate) fn are_processes(&self) -> bool {
+        matches!(self, Self::Processes | Self::Owner(Owner { port: Some(_), .. }))
+    }
 }
 
 impl Owner {

@@ -63,10 +63,15 @@ impl Destination {
         Some(SocketAddr::new(first.address(), self.port?))
     }
 
-    /// Whether traffic within this host is meant: a port is named, or an address of the loopback interface. Where any
-    /// address will do, what a host's own programs say to each other is left alone.
+    /// Whether traffic within this host is meant: a port is named, or an address, or the loopback network. Where any
+    /// address of a wider network will do, what a host's own programs say to each other is left alone.
     pub(crate) fn means_loopback(&self) -> bool {
-        self.port.is_some() || self.networks.iter().all(is_loopback)
+        self.port.is_some() || self.networks.iter().all(|n| is_address(n) || is_loopback(n))
+    }
+
+    /// Whether both ends of the traffic are on this host's loopback interface.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.networks.iter().all(is_loopback)
     }
 }
 
@@ -76,12 +81,12 @@ fn everywhere() -> Vec<Cidr> {
 }
 
 /// Whether this is one address and not many.
-fn is_address(network: &Cidr) -> bool {
+pub(crate) fn is_address(network: &Cidr) -> bool {
     network.prefix() == if network.address().is_ipv4() { 32 } else { 128 }
 }
 
 /// Whether every address of a network is one of the loopback interface.
-pub(crate) fn is_loopback(network: &Cidr) -> bool {
+fn is_loopback(network: &Cidr) -> bool {
     match network.address() {
         IpAddr::V4(address) => address.is_loopback() && network.prefix() >= 8,
         IpAddr::V6(address) => address.is_loopback() && network.prefix() == 128,
@@ -127,6 +132,7 @@ mod tests {
             (":5432", &["0.0.0.0/0", "::/0"], Some(5432), true),
             ("anywhere", &["0.0.0.0/0", "::/0"], None, false),
             ("64.0.0.0/2", &["64.0.0.0/2"], None, false),
+            ("10.0.0.7", &["10.0.0.7"], None, true),
         ] {
             let found = resolved(to, &host()).await;
             assert_eq!(

@@ -8,7 +8,7 @@ use toprope_os::process::ProcessId;
 use toprope_os::sockets::{TcpState, tcp_sockets};
 
 /// Far longer than the kernel takes after a SIGKILL, even of a process with much memory.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Waits until the process that held `what` is gone (or is this one), and until it is not seen to be there any more.
 /// Where it cannot be looked for, the holder's end is enough: the kernel closes what a process held before it is dead.

@@ -1,5 +1,6 @@
 //! Leading TCP connections through a proxy of ours: which way, and that way taken.
 
+mod connect;
 mod redirect;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -8,14 +9,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toprope_engine::fault::{Draining, FaultError};
 use toprope_model::target::Target;
-use toprope_os::nft;
-use toprope_os::process::ProcessId;
+use toprope_os::process::{ProcessId, ProcessInfo};
 use toprope_os::sockets::{TcpState, original_destination, set_mark, tcp_sockets};
+use toprope_os::{bpf, nft};
 use toprope_proxy::{Config, Listener, Proxy, Rules, Stats, Upstream};
 
-use self::redirect::{OUR_MARK, Ports, Redirect};
+use self::connect::Connect;
+use self::redirect::{OUR_MARK, Redirect};
 use super::clients::{Clients, Owner};
 use super::destination::Destination;
+use super::family::{Family, Picked};
 use super::gone::{self, wait_until_gone};
 use super::table::{Table, unused_name};
 
@@ -30,6 +33,8 @@ pub(crate) enum Way {
         /// Whose connections.
         owner: Owner,
     },
+    /// Programs in the kernel redirect those of some processes.
+    Connect(Picked),
     /// The clients were told to connect there.
     Listen(SocketAddr),
 }
@@ -41,6 +46,7 @@ impl Way {
     /// That there is none, and which variant would work.
     pub(crate) fn choose(
         from: Option<&Target>,
+        picked: &[ProcessInfo],
         destination: &Destination,
         listen: Option<SocketAddr>,
     ) -> Result<Self, FaultError> {
@@ -60,10 +66,16 @@ impl Way {
                 })?;
                 Ok(Self::Redirect { table: unused_name(), owner })
             }
-            _ => Err(FaultError::new(format!("the connections of {} alone cannot be redirected here", from.0)).help(
-                "select by `user`, `cgroup` or `host: true`, which the packet filter can tell; \
-                 or add `listen: 127.0.0.1:PORT` and have the client connect there",
-            )),
+            _ => {
+                connect::rules(destination, 0)?;
+                bpf::supported().map_err(|e| {
+                    FaultError::because(format!("the connections of {} alone cannot be redirected", from.0), &e).help(
+                        "run as root; or select by `user`, `cgroup` or `host: true`, which also works in a network of \
+                         one's own (`toprope exec`); or add `listen: 127.0.0.1:PORT` and have the client connect there",
+                    )
+                })?;
+                Ok(Self::Connect(Picked(picked.iter().map(|p| p.id).collect())))
+            }
         }
     }
 
@@ -71,7 +83,16 @@ impl Way {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Redirect { .. } => "a proxy, behind a redirection by nftables".into(),
+            Self::Connect(_) => "a proxy, behind a redirection by BPF in connect(2)".into(),
             Self::Listen(at) => format!("a proxy that listens on {at}, where the client was told to connect"),
+        }
+    }
+
+    /// The processes that were picked, where single ones are meant.
+    pub(crate) fn picked(&self) -> Picked {
+        match self {
+            Self::Connect(picked) => picked.clone(),
+            Self::Redirect { .. } | Self::Listen(_) => Picked::default(),
         }
     }
 
@@ -81,6 +102,7 @@ impl Way {
             Self::Redirect { table, .. } => {
                 format!("the nftables table {table} goes with the process that made it, and the proxy too")
             }
+            Self::Connect(_) => "the BPF programs go with the process that attached them, and the proxy too".into(),
             Self::Listen(at) => format!("the listener on {at} goes with its process"),
         }
     }
@@ -92,6 +114,11 @@ impl Way {
                 let what = format!("the nftables table {table}");
                 wait_until_gone(holder, &what, gone::table(table)).await?;
                 Ok(format!("{what} is gone, and the proxy with it"))
+            }
+            Self::Connect(_) => {
+                // Nothing of it has a name: it is there for as long as the process is.
+                wait_until_gone(holder, "the redirection by BPF", || Ok(false)).await?;
+                Ok("the redirection by BPF is gone, and the proxy with it".into())
             }
             Self::Listen(at) => {
                 let what = format!("the listener on {at}");
@@ -117,28 +144,49 @@ fn must_be_free(at: SocketAddr) -> Result<(), FaultError> {
 /// Connections that are led through a proxy.
 pub(crate) struct Interception {
     proxy: Proxy,
-    redirect: Option<Redirect>,
+    redirection: Redirection,
+}
+
+enum Redirection {
+    Redirect(Redirect),
+    Connect(Connect),
+    /// The clients come by themselves.
+    None,
 }
 
 impl Interception {
-    /// Starts the proxy first, then leads connections to it.
-    pub(crate) async fn begin(way: &Way, destination: &Destination, rules: Rules) -> Result<Self, FaultError> {
+    /// Starts the proxy first, then leads connections to it. `family` is who is meant where processes are.
+    pub(crate) async fn begin(
+        way: &Way,
+        destination: &Destination,
+        rules: Rules,
+        family: Option<Family>,
+    ) -> Result<Self, FaultError> {
         match way {
             Way::Redirect { table, owner } => {
                 // Before any socket of the proxy: when a process dies, the kernel closes what was opened last first. If
                 // the address translation ended before the connections, their clients would not understand the reset.
                 let table = Table::create(table).await?;
-                let (listeners, ports) = on_loopback(destination)?;
+                let (listeners, port) = on_loopback(destination)?;
                 let proxy = start(listeners, Upstream::resolve(before_redirection), rules)?;
-                let redirect = Redirect::begin(table, owner, destination, ports).await?;
-                Ok(Self { proxy, redirect: Some(redirect) })
+                let redirect = Redirect::begin(table, owner, destination, port).await?;
+                Ok(Self { proxy, redirection: Redirection::Redirect(redirect) })
+            }
+            Way::Connect(_) => {
+                let family =
+                    family.ok_or_else(|| FaultError::new("`from`, which says whose connections, is missing"))?;
+                let (listeners, port) = on_loopback(destination)?;
+                let programs = Connect::attach(destination, port).await?;
+                let proxy = start(listeners, Connect::upstream(&programs), rules)?;
+                let connect = Connect::follow(programs, family).await?;
+                Ok(Self { proxy, redirection: Redirection::Connect(connect) })
             }
             Way::Listen(at) => {
                 let upstream = destination.socket().ok_or_else(|| {
                     FaultError::new(format!("{destination} is not one address and port for the proxy to connect to"))
                 })?;
                 let proxy = start(vec![listen(*at)?], upstream.into(), rules)?;
-                Ok(Self { proxy, redirect: None })
+                Ok(Self { proxy, redirection: Redirection::None })
             }
         }
     }
@@ -160,24 +208,26 @@ impl Interception {
 
     /// Resolves when the kernel has ended it, with the reason.
     pub(crate) async fn lost(&mut self) -> String {
-        match &mut self.redirect {
-            Some(redirect) => redirect.lost().await,
-            None => std::future::pending().await,
+        match &mut self.redirection {
+            Redirection::Redirect(redirect) => redirect.lost().await,
+            Redirection::Connect(_) | Redirection::None => std::future::pending().await,
         }
     }
 
     /// New connections go straight when this returns. Those in flight go on, untouched by rules, for at most `drain`.
     pub(crate) async fn release(self, drain: Duration) -> Result<Draining, FaultError> {
-        if let Some(redirect) = &self.redirect {
-            redirect.stop().await?;
+        match &self.redirection {
+            Redirection::Redirect(redirect) => redirect.stop().await?,
+            Redirection::Connect(connect) => connect.stop()?,
+            Redirection::None => {}
         }
-        let Self { proxy, redirect } = self;
+        let Self { proxy, redirection } = self;
         // A task, so that the rules are lifted from the connections in flight now, whenever the result is asked for.
         let draining = tokio::spawn(async move {
             let drained = proxy.drain(drain).await;
             // Not before: without its address translation the kernel would reset them.
-            if let Some(redirect) = redirect {
-                // An error leaves it to the socket's end, which comes with the value's.
+            if let Redirection::Redirect(redirect) = redirection {
+                // An error leaves it to the end of the table's socket, which comes with the value's.
                 drop(redirect.remove().await);
             }
             (drained.carried, drained.cut)
@@ -199,27 +249,28 @@ fn start(listeners: Vec<TcpListener>, upstream: Upstream, rules: Rules) -> Resul
     Proxy::start(config).map_err(|e| FaultError::because("the proxy cannot be started", e))
 }
 
-/// A listener for each kind of address that the destination has, on ports that the kernel chooses.
-fn on_loopback(destination: &Destination) -> Result<(Vec<TcpListener>, Ports), FaultError> {
+/// A listener for each kind of address that the destination has, both on one port that the kernel chooses.
+fn on_loopback(destination: &Destination) -> Result<(Vec<TcpListener>, u16), FaultError> {
+    const TRIES: u32 = 16;
     let has = |v4: bool| destination.networks.iter().any(|n| n.address().is_ipv4() == v4);
-    let (mut listeners, mut ports) = (Vec::new(), Ports::default());
-    let mut open = |address: IpAddr| {
-        let listener = listen(SocketAddr::new(address, 0))?;
-        let bound = listener.local_addr().map_err(|e| FaultError::because("the proxy's port cannot be read", e))?;
-        listeners.push(listener);
-        Ok::<_, FaultError>(Some(bound.port()))
-    };
-    if has(true) {
-        ports.v4 = open(Ipv4Addr::LOCALHOST.into())?;
-    }
-    if has(false) {
-        ports.v6 = match open(Ipv6Addr::LOCALHOST.into()) {
+    let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
+    let first = if has(true) { v4 } else { v6 };
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let listener = listen(SocketAddr::new(first, 0))?;
+        let port = listener.local_addr().map_err(|e| FaultError::because("the proxy's port cannot be read", e))?.port();
+        if !(has(true) && has(false)) {
+            return Ok((vec![listener], port));
+        }
+        match TcpListener::bind(SocketAddr::new(v6, port)) {
+            Ok(second) => return Ok((vec![listener, second], port)),
+            // The port is taken there.
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && tries < TRIES => {}
             // A host without IPv6 has no such connections either.
-            Err(_) if ports.v4.is_some() => None,
-            other => other?,
-        };
+            Err(_) => return Ok((vec![listener], port)),
+        }
     }
-    Ok((listeners, ports))
 }
 
 fn listen(at: SocketAddr) -> Result<TcpListener, FaultError> {

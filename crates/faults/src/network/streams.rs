@@ -1,6 +1,7 @@
 //! A fault on TCP streams: what it does to them is a set of the proxy's rules, the rest is the same for all.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -12,13 +13,15 @@ use toprope_engine::target;
 use toprope_model::step::{Effect, Measure, Plan, Step, Undo};
 use toprope_model::target::{Endpoint, Target};
 use toprope_model::{Node, Problems, text_type};
-use toprope_os::process::ProcessId;
+use toprope_os::namespace::{Kind, Namespace};
+use toprope_os::process::{ProcessId, ProcessInfo};
 use toprope_proxy::{Rules, Stats};
 
 use super::blocking;
 use super::census::Census;
 use super::clients::Clients;
 use super::destination::Destination;
+use super::family::{Family, Picked};
 use super::interception::{Interception, Way};
 use crate::targeted::{data_of, to_data};
 
@@ -96,19 +99,22 @@ struct Route {
 /// Plans to lead connections through a proxy; `does` says what for: `delay the answers by 200ms on`.
 pub(crate) async fn plan(reach: Reach<'_>, does: &str, params: &Params, host: &Host) -> Result<Plan, FaultError> {
     let destination = Destination::resolve(reach.to, host).await?;
-    let way = Way::choose(reach.from, &destination, reach.listen.map(|l| l.0))?;
     let mut warnings = Vec::new();
-    let (whose, matched, targets) = match reach.from {
-        Some(from) if Clients::of(from)? == Clients::Processes => {
-            let found = target::resolve(from, params.seed, host)?;
-            warnings.extend(found.warnings.iter().cloned());
-            (found.texts().join(", "), found.matched, found.texts())
+    let (whose, matched, targets, picked) = match reach.from {
+        Some(from) if Clients::of(from)?.are_processes() => {
+            let mut found = target::resolve(from, params.seed, host)?;
+            warnings.append(&mut found.warnings);
+            warnings.extend(elsewhere(&found.picked)?);
+            (found.texts().join(", "), found.matched, found.texts(), found.picked)
         }
-        Some(from) => (from.0.to_string(), 1, vec![format!("connections of {} to {destination}", from.0)]),
-        None => ("whoever connects there".into(), 1, vec![format!("connections to {}", way.describe())]),
+        Some(from) => (from.0.to_string(), 1, vec![format!("connections of {} to {destination}", from.0)], vec![]),
+        None => ("whoever connects to the proxy".into(), 1, vec![format!("connections to {destination}")], vec![]),
     };
-    let census = Census::new(reach.from, &destination, params.seed, host);
-    match count(census).await? {
+    let way = Way::choose(reach.from, &picked, &destination, reach.listen.map(|l| l.0))?;
+    let census = Census::new(reach.from, &destination, |from| {
+        Family::new(from, Picked(picked.iter().map(|p| p.id).collect()), params.seed, host)
+    })?;
+    match count(Arc::new(Mutex::new(census))).await? {
         0 => {}
         open => warnings.push(already_open(open, &destination, &way)),
     }
@@ -127,35 +133,56 @@ pub(crate) async fn plan(reach: Reach<'_>, does: &str, params: &Params, host: &H
     })
 }
 
+/// Finds processes in other networks: their connections are made where no proxy of ours listens.
+///
+/// # Errors
+/// That all of them are.
+fn elsewhere(picked: &[ProcessInfo]) -> Result<Option<String>, FaultError> {
+    let network = |of: toprope_os::Result<Namespace>| of.and_then(|net| net.inode());
+    let here = network(Namespace::current(Kind::Net)).map_err(|e| FaultError::new(e.to_string()))?;
+    // One that cannot be looked at is left to what will be measured.
+    let away = |p: &&ProcessInfo| network(Namespace::of(&p.id, Kind::Net)).is_ok_and(|there| there != here);
+    let away: Vec<String> = picked.iter().filter(away).map(target::describe).collect();
+    let what = || format!("in another network, where their connections are not reached: {}", away.join(", "));
+    match away.len() {
+        0 => Ok(None),
+        all if all == picked.len() => Err(FaultError::new(format!("all are {}", what()))
+            .help("run Toprope in that network, for instance in the same container (`nsenter --net --target PID`)")),
+        _ => Ok(Some(what())),
+    }
+}
+
 fn already_open(open: usize, destination: &Destination, way: &Way) -> String {
-    let (connections, them) =
-        if open == 1 { ("1 connection".to_owned(), "it") } else { (format!("{open} connections"), "them") };
+    let (connections, them) = (connections(open as u64), if open == 1 { "it" } else { "them" });
     match way {
-        Way::Listen(at) => format!("{connections} to {destination} go past {at}: this does not reach {them}"),
-        Way::Redirect { .. } => format!(
+        Way::Listen(at) => format!("{connections} to {destination} past {at}: this does not reach {them}"),
+        Way::Redirect { .. } | Way::Connect(_) => format!(
             "{connections} to {destination} open already: this does not reach {them}, only new ones (restart the \
              client, or wait until it renews its pool)"
         ),
     }
 }
 
-async fn count(census: Census) -> Result<usize, FaultError> {
-    blocking(move || census.past_the_proxy()).await?
+fn connections(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "connection" } else { "connections" })
+}
+
+/// Counts the connections that go past the proxy.
+async fn count(census: Arc<Mutex<Census>>) -> Result<usize, FaultError> {
+    blocking(move || census.lock().unwrap_or_else(PoisonError::into_inner).past_the_proxy()).await?
 }
 
 /// Puts a planned step in force.
 pub(crate) async fn apply<S: Shape>(step: &Step, params: &Params, host: &Host) -> Result<Streams<S>, FaultError> {
     let Route { destination, way, .. } = data_of(step)?;
     let shape = S::read(params)?;
-    let from = params.node.get("from").map(|_| read_from(params)).transpose()?;
-    let interception = Interception::begin(&way, &destination, shape.rules(params.seed)).await?;
-    let census = Census::new(from.as_ref(), &destination, params.seed, host).beside(interception.addresses());
-    Ok(Streams { shape, census, before: interception.stats(), interception, took: None })
-}
-
-fn read_from(params: &Params) -> Result<Target, FaultError> {
-    let node = params.node.get("from").cloned().expect("the caller found it");
-    Params { node, ..params.clone() }.read()
+    let from = params.node.get("from").cloned().map(|node| Params { node, ..params.clone() }.read()).transpose()?;
+    let picked = way.picked();
+    let family = |from: &Target| Family::new(from, picked.clone(), params.seed, host);
+    let interception =
+        Interception::begin(&way, &destination, shape.rules(params.seed), from.as_ref().map(family)).await?;
+    let census = Census::new(from.as_ref(), &destination, family)?.beside(interception.addresses());
+    Ok(Streams { shape, census: Arc::new(Mutex::new(census)), before: interception.stats(), interception, took: None })
 }
 
 /// Waits until the kernel has undone a step.
@@ -168,7 +195,7 @@ pub(crate) async fn undo(step: &Step) -> Result<Vec<String>, FaultError> {
 pub(crate) struct Streams<S> {
     shape: S,
     interception: Interception,
-    census: Census,
+    census: Arc<Mutex<Census>>,
     /// What had happened before the rules that are in force now.
     before: Stats,
     /// Whether it was seen to take under the rules before.
@@ -190,10 +217,10 @@ impl<S: Shape> Streams<S> {
             notes.push("no new connection came by so far".to_owned());
         }
         if past > 0 {
-            notes.push(format!("{past} open connections do not go through the proxy"));
+            notes.push(format!("{} past the proxy", connections(past as u64)));
         }
         if failed > 0 {
-            notes.push(format!("{failed} connections were reset, because their destination could not be reached"));
+            notes.push(format!("{} reset, because the destination could not be reached", connections(failed)));
         }
         Ok(Effect {
             took: took.or(self.took),

@@ -1,8 +1,10 @@
 //! Networks, servers and clients for the tests of network faults.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use toprope_engine::fault::{Fault, Injection};
@@ -13,7 +15,7 @@ use toprope_os::spawn::{Spawn, Stdio as To};
 use toprope_os::user::Identity;
 
 pub(crate) use super::table::LEASE;
-use crate::testing::{PATIENCE, Victim, host, params, planned};
+use crate::testing::{PATIENCE, Victim, eventually, host, params, planned};
 
 /// Below this nothing was delayed: the machine may stall, but not for so long.
 pub(crate) const STRAIGHT: Duration = Duration::from_millis(250);
@@ -31,7 +33,7 @@ pub(crate) fn role() -> Option<String> {
 pub(crate) fn in_own_network<F: Future<Output = ()>>(test: &str, run: impl FnOnce() -> F + Send) {
     match Namespace::new_net() {
         Ok(net) => net.run(|| block_on(run())).expect("entered"),
-        Err(why) => eprintln!("{test} is skipped: {why}"),
+        Err(why) => eprintln!("SKIPPED {test}: {why}"),
     }
 }
 
@@ -42,7 +44,7 @@ pub(crate) fn in_own_namespaces<F: Future<Output = ()>>(test: &str, run: impl Fn
         return block_on(run());
     }
     if let Err(why) = supported() {
-        return eprintln!("{test} is skipped: {why}");
+        return eprintln!("SKIPPED {test}: {why}");
     }
     again(as_nobody(this_test(test).variable(ROLE, "inside")).new_user_namespace(UserMap::Root).new_net_namespace());
 }
@@ -154,6 +156,110 @@ pub(crate) fn ask_as(uid: u32, to: SocketAddr) -> Duration {
     let output = command.output().expect("bash is installed");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n", "{output:?}");
     begin.elapsed()
+}
+
+/// A server that sends back every datagram, until the test ends; it can be asked how many it got.
+pub(crate) fn datagram_echo() -> (SocketAddr, Arc<AtomicU64>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let (at, got) = (socket.local_addr().expect("bound"), Arc::new(AtomicU64::new(0)));
+    let count = got.clone();
+    std::thread::spawn(move || {
+        let mut datagram = [0; 64];
+        while let Ok((length, client)) = socket.recv_from(&mut datagram) {
+            count.fetch_add(1, Ordering::Relaxed);
+            drop(socket.send_to(&datagram[..length], client));
+        }
+    });
+    (at, got)
+}
+
+/// Sends so many datagrams, few at once so that no buffer overflows, and counts the answers.
+pub(crate) fn ask_by_datagrams(to: SocketAddr, count: u64) -> u64 {
+    const AT_ONCE: u64 = 20;
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let mut answers = 0;
+    for sent in 1..=count {
+        drop(socket.send_to(b"hello", to)); // what the filter drops is refused to the sender
+        let last = sent == count;
+        if last || sent % AT_ONCE == 0 {
+            let patience = Duration::from_millis(if last { 300 } else { 10 });
+            socket.set_read_timeout(Some(patience)).expect("not zero");
+            while answers < sent && socket.recv(&mut [0; 64]).is_ok() {
+                answers += 1;
+            }
+        }
+    }
+    answers
+}
+
+/// A program of its own that asks a server whenever it is told to.
+pub(crate) struct Asking(Child, BufReader<std::process::ChildStdout>);
+
+impl Asking {
+    /// A bash script that, for each line it reads, asks once and prints `hello` and the microseconds it took.
+    pub(crate) fn start(script: &str) -> Self {
+        let mut command = Command::new("bash");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("bash is installed");
+        let stdout = child.stdout.take().expect("it is piped");
+        Self(child, BufReader::new(stdout))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Has it ask once over a new connection.
+    pub(crate) fn ask(&mut self) -> Duration {
+        self.0.stdin.as_mut().expect("it is piped").write_all(b"go\n").expect("it runs");
+        let mut line = String::new();
+        self.1.read_line(&mut line).expect("it runs");
+        let micros = line.trim().strip_prefix("hello ").unwrap_or_else(|| panic!("it was answered {line:?}"));
+        Duration::from_micros(micros.parse().expect("a number"))
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A real redis-server; nothing where it is not installed.
+pub(crate) struct Redis {
+    _server: Victim,
+    _directory: tempfile::TempDir,
+    pub(crate) at: SocketAddr,
+}
+
+impl Redis {
+    /// Starts it on port 6379 of the calling thread's network, which must be the test's own.
+    pub(crate) fn start(test: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--dir"]).arg(directory.path()).stdout(Stdio::null());
+        if Command::new("redis-cli").arg("--version").output().is_err() {
+            eprintln!("SKIPPED {test}: redis is not installed");
+            return None;
+        }
+        let redis = Self {
+            _server: Victim::run(&mut command),
+            _directory: directory,
+            at: SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 6379)),
+        };
+        eventually("redis answers", || redis.ping(1).is_some());
+        Some(redis)
+    }
+
+    /// Pings so many times over one connection with redis's own client; how long that took, if it was answered.
+    pub(crate) fn ping(&self, times: u32) -> Option<Duration> {
+        let begin = Instant::now();
+        let mut command = Command::new("timeout");
+        let output =
+            command.args(["20", "redis-cli", "-r", &times.to_string(), "ping"]).output().expect("it is installed");
+        (String::from_utf8_lossy(&output.stdout) == "PONG\n".repeat(times as usize)).then(|| begin.elapsed())
+    }
 }
 
 /// A fault in force, with the step that it came from.

@@ -107,16 +107,22 @@ pub fn processes() -> Result<Vec<ProcessInfo>> {
 /// The children of a process, their children, and so on; not the process itself. Parents come before their children. A
 /// descendant whose parent has died belongs to init or a subreaper, so it is not found.
 pub fn descendants(pid: u32) -> Result<Vec<ProcessId>> {
+    descendants_of([pid])
+}
+
+/// The [`descendants`] of several processes, each once, for the price of one. One of the given processes is among them
+/// when it descends from another.
+pub fn descendants_of(pids: impl IntoIterator<Item = u32>) -> Result<Vec<ProcessId>> {
     let boot_id = boot_id()?;
     let mut children: HashMap<u32, Vec<ProcessId>> = HashMap::new();
-    for pid in pids()? {
+    for pid in self::pids()? {
         match Stat::of(pid) {
             Ok(stat) => children.entry(stat.ppid).or_default().push(ProcessId::from_stat(&stat, boot_id)),
             Err(Error::NoSuchProcess(_)) => {}
             Err(e) => return Err(e),
         }
     }
-    let mut found: Vec<ProcessId> = children.remove(&pid).unwrap_or_default();
+    let mut found: Vec<ProcessId> = pids.into_iter().filter_map(|pid| children.remove(&pid)).flatten().collect();
     let mut seen: HashSet<ProcessId> = found.iter().copied().collect();
     let mut next = 0;
     while let Some(id) = found.get(next) {

@@ -1,7 +1,5 @@
 //! Redirection by the packet filter: works for everybody's connections, or a user's, or a control group's.
 
-use std::net::IpAddr;
-
 use toprope_engine::fault::FaultError;
 use toprope_os::nft::{Action, Chain, ChainId, Hook, Match, Rule, Transport};
 
@@ -13,13 +11,6 @@ use crate::network::table::Table;
 /// give meanings to the higher bits (Kubernetes, Calico, Tailscale).
 pub(super) const OUR_MARK: u32 = 0xd7;
 
-/// The proxy's ports on the loopback addresses.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Ports {
-    pub(super) v4: Option<u16>,
-    pub(super) v6: Option<u16>,
-}
-
 /// A redirection in force.
 pub(super) struct Redirect {
     table: Table,
@@ -30,9 +21,9 @@ impl Redirect {
         table: Table,
         owner: &Owner,
         destination: &Destination,
-        ports: Ports,
+        port: u16,
     ) -> Result<Self, FaultError> {
-        let rules = rules(owner, destination, ports, &table.alive())?;
+        let rules = rules(owner, destination, port, &table.alive())?;
         let made = table.with(move |table| {
             let chain: ChainId = table.add_chain(&Chain::redirect("to-proxy", Hook::Output))?;
             table.add_rules(&chain, &rules)
@@ -57,18 +48,13 @@ impl Redirect {
     }
 }
 
-fn rules(owner: &Owner, destination: &Destination, ports: Ports, alive: &Match) -> Result<Vec<Rule>, FaultError> {
+fn rules(owner: &Owner, destination: &Destination, port: u16, alive: &Match) -> Result<Vec<Rule>, FaultError> {
     let mut rules = vec![Rule::new(Action::Accept).when(Match::Mark(OUR_MARK)).comment("the proxy's own connections")];
     if !destination.means_loopback() {
         rules.push(Rule::new(Action::Accept).when(Match::OutInterface("lo".into())).comment("within this host"));
     }
     let owner = owner.conditions()?;
     for network in &destination.networks {
-        let port = match network.address() {
-            IpAddr::V4(_) => ports.v4,
-            IpAddr::V6(_) => ports.v6,
-        };
-        let Some(port) = port else { continue };
         let transport = match destination.port {
             Some(wanted) => Match::DestinationPort(Transport::Tcp, wanted.into()),
             None => Match::Protocol(6), // TCP
