@@ -6,8 +6,8 @@
 //!   Numbers (any word with a digit) may differ, and `…` stands for anything. The verdict or error that is shown says
 //!   how the command must end; where none is shown, it must succeed. A line that ends with ` &` starts a server.
 //! - ```` ```yaml NAME ```` (or any other language with a name): the file is written for the commands that follow.
-//! - ```` ```yaml ```` with `kind:` is validated as it is. One that begins with `- ` is a list of probes or of steps, any
-//!   other a part of a `spec`: they are validated within a small manifest.
+//! - ```` ```yaml ```` is validated: an experiment or a topology as it is; within a small manifest a list of probes or of
+//!   steps (it begins with `- `) or any other part of a `spec`.
 //! - `<!-- not run: REASON -->` before a block leaves it out, `<!-- needs: PROGRAM, … -->` names what a page uses.
 
 use std::collections::BTreeSet;
@@ -149,7 +149,7 @@ fn page(name: &str) {
     let Some(mut shell) = Shell::start(&toprope) else { return };
     for block in blocks(&text).iter().filter(|b| b.left_out.is_none()) {
         let at = format!("{name}:{}", block.line);
-        if let Some(file) = &block.name {
+        if let Some(file) = block.name.as_ref().filter(|name| *name != "fragment") {
             toprope.write(file, &block.text);
         }
         match block.language.as_str() {
@@ -163,15 +163,18 @@ fn page(name: &str) {
 
 /// Validates a manifest, or a part of one within a whole one.
 fn validate(toprope: &Toprope, at: &str, block: &Block) {
-    if let Some(file) = block.name.as_deref().filter(|_| block.text.contains("kind:")) {
-        // Where it lies, with the files that it names.
-        drop(toprope.run(&["validate", file]).expect(0));
-        return;
+    let is_whole = ["kind: Experiment", "kind: Topology"].iter().any(|kind| block.text.contains(kind));
+    match &block.name {
+        Some(file) if is_whole => {
+            // Where it lies, with the files that it names.
+            let done = toprope.run(&["validate", file]);
+            assert_eq!(done.code, Some(0), "{at}: {done}");
+            return;
+        }
+        Some(file) if file != "fragment" => return, // A part that others include.
+        _ => {}
     }
-    if block.name.is_some() {
-        return; // A part that others include.
-    }
-    let wholes = if block.text.contains("\nkind:") {
+    let wholes = if is_whole {
         vec![block.text.clone()]
     } else if block.text.starts_with("- ") {
         vec![whole(&format!("probes:\n{}", block.text)), whole(&format!("method:\n{}", block.text))]
