@@ -194,6 +194,9 @@ mod tests {
         let effect = observed(&mut injection).await;
         assert_eq!((effect.took, effect.reached), (None, Some(0.0)), "only the old connection is there: {effect:?}");
         let mut slow = Client::connect(to).unwrap();
+        while !observed(&mut injection).await.note.expect("it says why not").starts_with("1 connection came by") {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
         assert!(slow.ask().unwrap() >= DELAY);
         assert!(slow.ask().unwrap() < DELAY * 2, "one way only");
         assert!(old.ask().unwrap() < STRAIGHT && ask(other).unwrap() < STRAIGHT);
