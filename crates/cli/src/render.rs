@@ -1,6 +1,7 @@
 //! Errors on standard error: in place, with a caret, and with what to do.
 
 mod excerpt;
+mod foreign;
 
 use std::io::{IsTerminal, Write};
 
@@ -8,15 +9,17 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnost
 use toprope_model::{Problems, Sources};
 
 use excerpt::Excerpt;
+pub use foreign::harmless;
+use foreign::shown;
 
 /// So many problems are shown: whoever has more mends those first.
 const SHOWN: usize = 20;
 
 /// Prints an error that has no place in a text.
 pub fn error(message: &str, help: Option<&str>) {
-    let mut text = format!("{} {message}\n", paint("error:", "1;31"));
+    let mut text = format!("{} {}\n", paint("error:", "1;31"), shown(message));
     if let Some(help) = help {
-        text.push_str(&format!(" {} {help}\n", paint("help:", "1;36")));
+        text.push_str(&format!(" {} {}\n", paint("help:", "1;36"), shown(help)));
     }
     // A closed terminal cannot be told anything.
     let _ = std::io::stderr().write_all(text.as_bytes());
@@ -43,15 +46,15 @@ pub fn problems_as_text(sources: &Sources, problems: &Problems, colours: bool) -
     let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_context_lines(1);
     let mut text = String::new();
     for problem in problems.0.iter().take(SHOWN) {
-        let mut diagnostic = MietteDiagnostic::new(problem.message.clone()).with_severity(Severity::Error);
+        let mut diagnostic = MietteDiagnostic::new(shown(&problem.message)).with_severity(Severity::Error);
         if let Some(help) = &problem.help {
-            diagnostic = diagnostic.with_help(help.clone());
+            diagnostic = diagnostic.with_help(shown(help));
         }
         let source = problem.span.and_then(|span| sources.get(span).map(|source| (span, source)));
         let report: Report = match source {
             Some((span, source)) => {
                 let excerpt = Excerpt::new(&source.name, &source.text);
-                let label = Some(problem.label.clone()).filter(|l| !l.is_empty());
+                let label = Some(shown(&problem.label)).filter(|l| !l.is_empty());
                 let length = excerpt.label_length(span.start, span.end);
                 diagnostic = diagnostic.with_label(LabeledSpan::new(label, span.start, length));
                 Report::new(diagnostic).with_source_code(excerpt)

@@ -9,11 +9,13 @@ use toprope_engine::run::{Finished, RunError, Setup, StopSwitch};
 use toprope_model::event::Record;
 
 use crate::args::OutputArgs;
+use crate::render::harmless;
 use crate::view;
 
-/// Prints a line. A reader that is gone is no error: `toprope runs | head` ends well.
+/// Prints a line, in which what a manifest holds cannot move the cursor. A reader that is gone is no error:
+/// `toprope runs | head` ends well.
 pub fn line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(std::io::stdout(), "{}", harmless(text));
 }
 
 /// Prints text as it is.

@@ -78,15 +78,18 @@ fields! {
 impl Spec {
     /// The name of each probe, in order: the given one, or its kind (with a number from the second on).
     pub fn probe_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        for probe in &self.probes {
-            let name = probe.common.name.clone().unwrap_or_else(|| {
-                let same = self.probes.iter().take(names.len()).filter(|p| p.kind == probe.kind).count();
-                if same == 0 { probe.kind.clone() } else { format!("{}-{}", probe.kind, same + 1) }
-            });
-            names.push(name);
-        }
-        names
+        let mut of_kind: BTreeMap<&str, usize> = BTreeMap::new();
+        let name = |probe: &ProbeItem, number: usize| match (&probe.common.name, number) {
+            (Some(name), _) => name.clone(),
+            (None, 1) => probe.kind.clone(),
+            (None, number) => format!("{}-{number}", probe.kind),
+        };
+        let named = self.probes.iter().map(|probe| {
+            let number = of_kind.entry(&probe.kind).or_default();
+            *number += 1;
+            name(probe, *number)
+        });
+        named.collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is shown of a text around a label: a manifest's line may be a megabyte long, a terminal's is not.
 
+use super::foreign::harmless;
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
 /// So many bytes of a line are shown before and behind the label's beginning.
@@ -13,7 +14,7 @@ pub(super) struct Excerpt {
 
 impl Excerpt {
     pub(super) fn new(name: &str, text: &str) -> Self {
-        Self { name: name.to_owned(), text: text.to_owned() }
+        Self { name: name.to_owned(), text: harmless(text) }
     }
 
     /// How much of a label can be shown: to the end of its line or of what is shown of that, and never nothing.

@@ -49,7 +49,7 @@ fn probes(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Problems) {
         problems.add(place(node, "probes"), "nothing is watched", "no probe").help(help);
     }
     let mut names = HashSet::new();
-    for probe in &spec.probes {
+    for (probe, name) in spec.probes.iter().zip(spec.probe_names()) {
         match tables.probe(&probe.kind) {
             Some(kind) => own_parameters(kind, &probe.params, super::ProbeCommon::keys(), problems),
             None => {
@@ -58,9 +58,7 @@ fn probes(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Problems) {
             }
         }
         let common = &probe.common;
-        if let Some(name) = &common.name
-            && !names.insert(name)
-        {
+        if !names.insert(name.clone()) {
             problems.add(probe.kind_span, format!("two probes are named `{name}`"), "the second one");
         }
         for (name, _, _, tolerance) in common.tolerances() {
