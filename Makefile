@@ -51,8 +51,9 @@ test: test-needs lint ## Check and test everything
 	fi
 
 .PHONY: lint
-lint: build ## Check format, lints, house rules, generated files, dependencies
+lint: toolchain ## Check format, lints, house rules, generated files, dependencies
 	@$(CARGO) fmt --all --check
+	$(CARGO) build $(ALL)
 	$(CARGO) clippy $(ALL) --quiet -- --deny warnings
 	$(TARGET)/debug/xtask tidy
 	$(TARGET)/debug/xtask generate --check --toprope $(TARGET)/debug/toprope

@@ -21,7 +21,7 @@ const REFUTED: &str = "command: {run: [test, '!', -e, flag], interval: 50ms}";
 
 fn run(toprope: &Toprope, spec: &str, code: i32) -> String {
     let experiment = toprope.experiment("experiment", spec);
-    toprope.run(&["run", experiment.to_str().unwrap()]).expect(code).stdout
+    toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(code).stdout
 }
 
 fn outcome(toprope: &Toprope) -> Outcome {
@@ -55,7 +55,7 @@ fn exit_2_an_experiment_that_cannot_be_run_leaves_no_run() {
     let spec =
         "probes: [command: {run: ['true']}]\nmethod: [process-pause: {target: {process: no-such-thing}, for: 1s}]";
     let experiment = toprope.experiment("nothing", spec);
-    let done = toprope.run(&["run", experiment.to_str().unwrap()]).expect(2);
+    let done = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(2);
     assert!(done.stderr.contains("nothing.yaml:9:"), "{done}");
     assert!(done.stderr.contains("no process"), "{done}");
     assert!(toprope.runs().is_empty());
@@ -107,12 +107,12 @@ fn exit_4_what_could_not_be_undone_stays_in_the_journal_until_it_is() {
          undo: [test, -e, repaired], for: 600ms}}"
     );
     let experiment = toprope.experiment("stuck", &spec);
-    let done = toprope.run(&["run", experiment.to_str().unwrap()]).expect(4);
+    let done = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(4);
     assert!(done.stdout.contains("toprope undo"), "{done}");
 
     let residue = toprope.run(&["residue"]).expect(4);
     assert!(residue.stdout.contains("command of run"), "{residue}");
-    let again = toprope.run(&["run", experiment.to_str().unwrap()]).expect(4);
+    let again = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(4);
     assert!(again.stderr.contains("never undone") && again.stderr.contains("toprope undo"), "{again}");
     toprope.run(&["undo"]).expect(4);
 
@@ -134,7 +134,7 @@ guardrails:
 method:
 - command: {apply: [touch, flag], check: [test, -e, flag], undo: [rm, -f, flag], for: 20s}";
     let experiment = toprope.experiment("guarded", spec);
-    let done = toprope.run(&["run", experiment.to_str().unwrap()]).expect(5);
+    let done = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(5);
     assert!(done.took.as_secs() < 15, "the guardrail did not shorten it: {done}");
     assert!(done.stdout.contains("3 samples of visitors in a row were bad"), "{done}");
     assert!(!toprope.path("flag").exists());
@@ -145,7 +145,7 @@ method:
 fn the_stream_of_events_is_the_log() {
     let toprope = Toprope::new();
     let experiment = toprope.experiment("stream", &flag(GOOD, "name: a"));
-    let done = toprope.run(&["run", experiment.to_str().unwrap(), "--json"]).expect(0);
+    let done = toprope.run(&["run", experiment.to_str().expect("a path of this test"), "--json"]).expect(0);
     let records: Vec<Record> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(matches!(records.first().unwrap().event, Event::RunStarted(_)));
     assert!(matches!(records.last().unwrap().event, Event::RunEnded { exit: 0 }));
@@ -159,7 +159,7 @@ fn a_report_is_the_same_from_the_log_alone() {
     let toprope = Toprope::new();
     let experiment = toprope.experiment("reported", &flag(REFUTED, "name: a"));
     let files = ["page.html", "page.md", "result.xml"];
-    let mut args = vec!["run", experiment.to_str().unwrap()];
+    let mut args = vec!["run", experiment.to_str().expect("a path of this test")];
     args.extend(["--html", files[0], "--md", files[1], "--junit", files[2]]);
     toprope.run(&args).expect(1);
     let written = files.map(|file| std::fs::read_to_string(toprope.path(file)).unwrap());
@@ -228,7 +228,7 @@ fn a_run_made_again_has_the_same_seed_and_hits_the_same() {
         "probes: [{GOOD}]\nmethod: [process-pause: {{target: {{command-line: '^sleep {mark}$', pick: 3}}, for: 600ms}}]"
     );
     let experiment = toprope.experiment("again", &spec);
-    toprope.run(&["run", experiment.to_str().unwrap()]).expect(0);
+    toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(0);
     let first = toprope.events();
     toprope.run(&["run", "--again", "last"]).expect(0);
     let second = toprope.events();

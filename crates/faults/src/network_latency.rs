@@ -167,7 +167,8 @@ mod tests {
     use super::*;
     use crate::network::testing::{
         Asking, Client, DELAY, Holder, Redis, STRAIGHT, ask, ask_as, bystander, echo, hold, in_force,
-        in_own_namespaces, in_own_network, observed, observed_samples, role, server, without_privileges,
+        in_own_namespaces, in_own_network, observed, observed_accepted, observed_samples, role, server,
+        without_privileges,
     };
     use crate::testing::{PATIENCE, eventually, host, params, planned};
 
@@ -194,6 +195,8 @@ mod tests {
         let effect = observed(&mut injection).await;
         assert_eq!((effect.took, effect.reached), (None, Some(0.0)), "only the old connection is there: {effect:?}");
         let mut slow = Client::connect(to).unwrap();
+        let note = observed_accepted(&mut injection).await.note.expect("it says why it is not known");
+        assert!(note.starts_with("1 connection came by, with too little to measure"), "{note}");
         assert!(slow.ask().unwrap() >= DELAY);
         assert!(slow.ask().unwrap() < DELAY * 2, "one way only");
         assert!(old.ask().unwrap() < STRAIGHT && ask(other).unwrap() < STRAIGHT);

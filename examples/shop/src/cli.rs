@@ -164,20 +164,27 @@ fn up(args: UpArgs, prefix: &[&str]) -> Result<(), Error> {
         output: Output::Inherit,
         ..Launch::new(exe, args.base_port, args.data)
     })?;
-    // The reader may have closed the pipe, which is no reason to end the shop.
-    let _ = introduce(&shop, args.fixed);
-    block_on(asked_to_end())??;
+    block_on(async {
+        // Whoever reads that the shop is open may end it at once.
+        let end = asked_to_end()?;
+        // The reader may have closed the pipe, which is no reason to end the shop.
+        let _ = introduce(&shop, args.fixed);
+        end.await;
+        Ok::<(), Error>(())
+    })??;
     drop(shop);
     Ok(())
 }
 
-async fn asked_to_end() -> Result<(), Error> {
+/// Listens for the signals that end a program from now on, and resolves at the first.
+fn asked_to_end() -> Result<impl Future<Output = ()>, Error> {
     let os = |source| Error::Os { what: "listen for signals", source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(os)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(os)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(os)?;
-    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
-    Ok(())
+    Ok(async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
+    })
 }
 
 fn introduce(shop: &Shop, fixed: bool) -> io::Result<()> {

@@ -1,10 +1,10 @@
 //! `toprope faults` and `toprope probes`
 
 use serde_json::json;
+use toprope_model::KindSpec;
 use toprope_model::experiment::{FaultCommon, ProbeCommon};
 use toprope_model::field::{Field, Type};
 use toprope_model::kind::{FaultSpec, UndoKind};
-use toprope_model::{KindSpec, Tables};
 
 use crate::args::KindArgs;
 use crate::invocation::{Failure, tables};
@@ -14,16 +14,29 @@ use crate::show;
 pub fn faults(args: &KindArgs) -> Result<u8, Failure> {
     let tables = tables();
     let specs: Vec<&KindSpec> = tables.faults.iter().map(|f| &f.spec).collect();
-    kinds(args, "fault", &specs, &FaultCommon::fields(), &tables)
+    let undo = |kind: &str| tables.fault(kind).map(undo_in_words);
+    let mut common = FaultCommon::fields();
+    if args.kind.as_ref().is_some_and(|kind| tables.fault(kind).is_some_and(|f| !f.lasting)) {
+        // What happens at one instant has no time in which these would mean anything.
+        common.retain(|field| field.key == "name");
+    }
+    kinds(args, "fault", &specs, &common, undo)
 }
 
 /// Lists or explains probes.
 pub fn probes(args: &KindArgs) -> Result<u8, Failure> {
     let tables = tables();
-    kinds(args, "probe", &tables.probes, &ProbeCommon::fields(), &tables)
+    // Some kinds are faults as well: what undoes those is not said here.
+    kinds(args, "probe", &tables.probes, &ProbeCommon::fields(), |_| None)
 }
 
-fn kinds(args: &KindArgs, what: &str, specs: &[&KindSpec], common: &[Field], tables: &Tables) -> Result<u8, Failure> {
+fn kinds(
+    args: &KindArgs,
+    what: &str,
+    specs: &[&KindSpec],
+    common: &[Field],
+    undo: impl Fn(&str) -> Option<&'static str>,
+) -> Result<u8, Failure> {
     let Some(kind) = &args.kind else {
         if args.json {
             let list: Vec<_> = specs.iter().map(|s| json!({"kind": s.kind, "summary": s.summary})).collect();
@@ -49,8 +62,8 @@ fn kinds(args: &KindArgs, what: &str, specs: &[&KindSpec], common: &[Field], tab
         return Ok(0);
     }
     show::line(&format!("{}: {}\n", spec.kind, spec.summary));
-    if let Some(fault) = tables.fault(kind) {
-        show::line(&format!("{}\n", undo_in_words(fault)));
+    if let Some(undo) = undo(kind) {
+        show::line(&format!("{undo}\n"));
     }
     show::line(spec.docs.trim());
     show::line("\nParameters:");

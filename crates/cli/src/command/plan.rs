@@ -32,7 +32,7 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
     for (item, name) in experiment.spec.probes.iter().zip(experiment.spec.probe_names()) {
         let interval = experiment.interval(item);
         let during = experiment.method_duration().as_secs_f64() / interval.as_secs_f64().max(1e-3);
-        let mut text = format!("  {name} ({}), every {}", item.kind, Dur(interval));
+        let mut text = format!("  {}, every {}", titled(&name, &item.kind), Dur(interval));
         let needed = item.common.samples_needed();
         if needed > 1 {
             text.push_str(&format!(": about {} samples while the method runs, {needed} needed", short(during.floor())));
@@ -41,7 +41,7 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
     }
     for (fault, plan) in experiment.faults().iter().zip(&plans) {
         let time = fault.common.for_.map_or("at one instant".to_owned(), |d| format!("for {d}"));
-        show::line(&format!("\n{} ({}) {time}", fault.name(), fault.kind));
+        show::line(&format!("\n{} {time}", titled(fault.name(), &fault.kind)));
         show::line(&format!("  path     {}", plan.path));
         show::line(&format!("  targets  {} of {} that match", plan.targets.len(), plan.matched));
         plan.targets.iter().for_each(|t| show::line(&format!("           {t}")));
@@ -58,6 +58,11 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
     }
     show::line("\nNothing was changed.");
     Ok(0)
+}
+
+/// A name with its kind, where that is not its name.
+fn titled(name: &str, kind: &str) -> String {
+    if name == kind { name.to_owned() } else { format!("{name} ({kind})") }
 }
 
 /// A fault that was refused is shown where the manifest names it.

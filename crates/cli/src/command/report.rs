@@ -14,7 +14,15 @@ use crate::show;
 pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
     let log = read(&log_of(&args.run)?)?;
     if args.verify {
-        show::line(&format!("the log is as it was written: {} events, hash {}", log.records.len(), log.head));
+        let (events, head) = (log.records.len(), &log.head);
+        if !log.is_closed() {
+            // What was cut off at its end cannot be told from what was never written.
+            show::line(&format!(
+                "the log is as it was written as far as it goes, and has no end: {events} events, hash {head}; its run is still going on, was killed, or the end is missing"
+            ));
+            return Ok(3);
+        }
+        show::line(&format!("the log is as it was written: {events} events, hash {head}"));
         return Ok(0);
     }
     give(&render(&log, args.form)?, args.output.as_deref())

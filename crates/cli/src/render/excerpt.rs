@@ -21,7 +21,7 @@ impl Excerpt {
     pub(super) fn label_length(&self, start: usize, end: usize) -> usize {
         let rest = &self.text[self.boundary(start)..];
         let line = rest.find('\n').unwrap_or(rest.len());
-        end.saturating_sub(start).min(line).min(BESIDE - 1).max(1)
+        end.saturating_sub(start).min(line).clamp(1, BESIDE - 1)
     }
 
     /// The nearest beginning of a character at or before a byte.

@@ -233,7 +233,12 @@ impl Story {
         let notes: Vec<String> = undone.notes.iter().map(|n| clean(n)).chain(drained).collect();
         let colon = if notes.is_empty() { "" } else { ": " };
         let notes = format!("{colon}{}", notes.join("; "));
-        if undone.clean {
+        let fault = self.state.faults.iter().find(|f| f.band(injection).is_some());
+        if undone.clean && fault.is_some_and(|f| !f.info.lasting) {
+            // It happened at one instant: what is told is what it left.
+            let left = if notes.is_empty() { ": there is nothing to undo".to_owned() } else { notes };
+            vec![(Tone::Dim, "undo", format!("{name}{left}"))]
+        } else if undone.clean {
             vec![(Tone::Good, "undo", format!("{name} is undone by the {}{notes}", clean(&undone.by)))]
         } else {
             let run = self.state.started.as_ref().map(|s| clean(&s.run)).unwrap_or_default();

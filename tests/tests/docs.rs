@@ -1,0 +1,361 @@
+//! What README and guide show is what happens: every command in them is run, every manifest is validated.
+//!
+//! A page is one story. Its blocks are taken in order, in a directory, a network and a list of processes of their own:
+//!
+//! - ```` ```console ````: lines that begin with `$ ` are run, and what is shown under them must be what they print.
+//!   Numbers (any word with a digit) may differ, and `…` stands for anything. The verdict or error that is shown says
+//!   how the command must end; where none is shown, it must succeed. A line that ends with ` &` starts a server.
+//! - ```` ```yaml NAME ```` (or any other language with a name): the file is written for the commands that follow.
+//! - ```` ```yaml ```` is validated: an experiment or a topology as it is; within a small manifest a list of probes or of
+//!   steps (it begins with `- `) or any other part of a `spec`.
+//! - `<!-- not run: REASON -->` before a block leaves it out, `<!-- needs: PROGRAM, … -->` names what a page uses.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use toprope_tests::programs::installed;
+use toprope_tests::{Toprope, is_root, skip, within};
+
+/// How long a command of a page may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
+
+macro_rules! pages {
+    ($($test:ident: $page:literal,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                page($page);
+            }
+        )*
+
+        const PAGES: &[&str] = &[$($page),*];
+    };
+}
+
+pages! {
+    readme: "README.md",
+    first_experiment: "docs/guide/first-experiment.md",
+    manifest: "docs/guide/manifest.md",
+    verdicts: "docs/guide/verdicts.md",
+    ci: "docs/guide/ci.md",
+    safety: "docs/guide/safety.md",
+    privileges: "docs/guide/privileges.md",
+}
+
+#[test]
+fn every_page_of_the_guide_is_run() {
+    let entries = std::fs::read_dir(root().join("docs/guide")).expect("the guide is there");
+    let there: BTreeSet<String> =
+        entries.flatten().map(|e| format!("docs/guide/{}", e.file_name().to_string_lossy())).collect();
+    let run: BTreeSet<String> = PAGES.iter().filter(|p| p.starts_with("docs/")).map(|p| (*p).to_owned()).collect();
+    assert_eq!(there, run);
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for page in PAGES {
+        let from = root().join(page);
+        let text = read(page);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { from.clone() } else { from.parent().expect("a file").join(file) };
+            assert!(file.exists(), "{page}: there is no {target}");
+            let headings = || {
+                let text = std::fs::read_to_string(&file).unwrap();
+                text.lines().filter_map(|l| l.strip_prefix('#')).map(anchor_of).collect::<Vec<_>>()
+            };
+            assert!(anchor.is_empty() || headings().iter().any(|h| h == anchor), "{page}: there is no {target}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_every_fault_and_every_probe() {
+    let toprope = Toprope::new();
+    let readme = read("README.md");
+    for table in ["faults", "probes"] {
+        let listed = toprope.run(&[table]).expect(0).stdout;
+        let there: BTreeSet<&str> = listed.lines().filter_map(|line| line.split(' ').next()).collect();
+        let link = format!("docs/reference/{table}.md#");
+        let named: BTreeSet<&str> = readme.split(&link).skip(1).filter_map(|rest| rest.split(')').next()).collect();
+        assert_eq!(named, there, "{table}");
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+fn read(page: &str) -> String {
+    std::fs::read_to_string(root().join(page)).unwrap_or_else(|e| panic!("{page}: {e}"))
+}
+
+/// The anchor of a heading, as GitHub makes it.
+fn anchor_of(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// A fenced block of a page.
+#[derive(Debug)]
+struct Block {
+    line: usize,
+    language: String,
+    /// What stands behind the language: a file's name.
+    name: Option<String>,
+    /// Why it is not run.
+    left_out: Option<String>,
+    text: String,
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut left_out = None;
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        if let Some(why) = line.strip_prefix("<!-- not run:") {
+            left_out = Some(why.trim_end_matches("-->").trim().to_owned());
+        } else if let Some(info) = line.strip_prefix("```") {
+            let body: Vec<&str> = lines.by_ref().map(|l| l.1).take_while(|l| *l != "```").collect();
+            let (language, name) = info.split_once(' ').map_or((info, None), |(l, n)| (l, Some(n.trim().to_owned())));
+            let (language, text) = (language.to_owned(), body.join("\n") + "\n");
+            blocks.push(Block { line: number + 1, language, name, left_out: left_out.take(), text });
+        } else if !line.is_empty() {
+            left_out = None;
+        }
+    }
+    blocks
+}
+
+/// Does what a page tells its reader to do.
+fn page(name: &str) {
+    let text = read(name);
+    let needs =
+        text.lines().filter_map(|l| l.strip_prefix("<!-- needs:")).flat_map(|l| l.trim_end_matches("-->").split(','));
+    let mut needs: Vec<&str> = needs.map(str::trim).collect();
+    needs.extend(["bash", "unshare", "ip"]);
+    if !installed(&needs) {
+        return;
+    }
+    let toprope = Toprope::new();
+    std::os::unix::fs::symlink(root().join("examples"), toprope.path("examples")).expect("the directory is ours");
+    let Some(mut shell) = Shell::start(&toprope) else { return };
+    for block in blocks(&text).iter().filter(|b| b.left_out.is_none()) {
+        let at = format!("{name}:{}", block.line);
+        if let Some(file) = block.name.as_ref().filter(|name| *name != "fragment") {
+            toprope.write(file, &block.text);
+        }
+        match block.language.as_str() {
+            "console" => commands(&block.text).iter().for_each(|command| shell.follow(&at, command)),
+            "yaml" => validate(&toprope, &at, block),
+            _ => {}
+        }
+    }
+    shell.follow(name, &Shown { command: "toprope residue".into(), output: "clean: …".into() });
+}
+
+/// Validates a manifest, or a part of one within a whole one.
+fn validate(toprope: &Toprope, at: &str, block: &Block) {
+    let is_whole = ["kind: Experiment", "kind: Topology"].iter().any(|kind| block.text.contains(kind));
+    match &block.name {
+        Some(file) if is_whole => {
+            // Where it lies, with the files that it names.
+            let done = toprope.run(&["validate", file]);
+            assert_eq!(done.code, Some(0), "{at}: {done}");
+            return;
+        }
+        Some(file) if file != "fragment" => return, // A part that others include.
+        _ => {}
+    }
+    let wholes = if is_whole {
+        vec![block.text.clone()]
+    } else if block.text.starts_with("- ") {
+        vec![whole(&format!("probes:\n{}", block.text)), whole(&format!("method:\n{}", block.text))]
+    } else {
+        vec![whole(&block.text)]
+    };
+    let tried: Vec<_> = wholes
+        .iter()
+        .map(|text| {
+            toprope.write("fragment.yaml", text);
+            toprope.run(&["validate", "fragment.yaml"])
+        })
+        .collect();
+    let told: Vec<String> = tried.iter().map(ToString::to_string).collect();
+    assert!(tried.iter().any(|done| done.code == Some(0)), "{at}: {}", told.join("\n"));
+}
+
+/// A manifest around a part of a `spec`.
+fn whole(part: &str) -> String {
+    let has = |key: &str| part.lines().any(|line| line.starts_with(key));
+    let mut text =
+        "apiVersion: toprope.dev/v1alpha1\nkind: Experiment\nmetadata: {name: part}\nspec:\n  hypothesis: it stands\n"
+            .to_owned();
+    if !has("probes:") {
+        text.push_str("  probes: [{http: {name: checkout, get: \"http://127.0.0.1:8080/\"}}]\n");
+    }
+    if !has("method:") {
+        text.push_str("  method: [{process-pause: {target: {process: nginx}, for: 2s}}]\n");
+    }
+    part.lines().for_each(|line| text.push_str(&format!("  {line}\n")));
+    text
+}
+
+/// A command, and what a page shows under it.
+#[derive(Debug)]
+struct Shown {
+    command: String,
+    output: String,
+}
+
+fn commands(block: &str) -> Vec<Shown> {
+    let mut all: Vec<Shown> = Vec::new();
+    let mut goes_on = false;
+    for line in block.lines() {
+        match (line.strip_prefix("$ "), all.last_mut()) {
+            (Some(command), _) if !goes_on => all.push(Shown { command: command.into(), output: String::new() }),
+            (_, Some(last)) if goes_on => last.command.push_str(&format!("\n{line}")),
+            (_, Some(last)) => last.output.push_str(&format!("{line}\n")),
+            (_, None) => panic!("a console block begins with a command: {line}"),
+        }
+        goes_on = all.last().is_some_and(|last| last.output.is_empty() && last.command.ends_with('\\'));
+    }
+    all
+}
+
+impl Shown {
+    /// How it must end by what is shown.
+    fn exit(&self) -> i32 {
+        let verdicts = [("✔ HELD", 0), ("✘ REFUTED", 1), ("? INCONCLUSIVE", 3)];
+        if let Some((_, code)) = verdicts.iter().find(|(word, _)| self.output.contains(word)) {
+            return *code;
+        }
+        let error = self.output.lines().any(|line| line.starts_with("  × ") || line.starts_with("error: "));
+        if error { 2 } else { 0 }
+    }
+
+    /// What is shown and was not printed, or not in this order.
+    fn missing(&self, printed: &str) -> Option<String> {
+        let printed = plain(printed);
+        let mut rest = printed.as_str();
+        let missing = |part: &&str| match rest.split_once(*part) {
+            Some((_, behind)) => {
+                rest = behind;
+                false
+            }
+            None => true,
+        };
+        let shown = plain(&self.output);
+        shown.split('…').map(str::trim).filter(|part| !part.is_empty()).find(missing).map(str::to_owned)
+    }
+}
+
+/// A text without what differs from run to run: words with a digit are `#`, and blanks and line ends are one blank.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    for word in text.split_whitespace() {
+        let parts = word.split_inclusive(|c: char| !(c.is_alphanumeric() || "._-".contains(c)));
+        for part in parts {
+            let mut end = part.char_indices().rev();
+            let mark = end.next().filter(|(_, c)| !(c.is_alphanumeric() || "._-".contains(*c)));
+            let (body, mark) = mark.map_or((part, ""), |(at, _)| part.split_at(at));
+            let body = if body.contains(|c: char| c.is_ascii_digit()) { "#" } else { body };
+            plain.push_str(body);
+            plain.push_str(mark);
+        }
+        plain.push(' ');
+    }
+    plain
+}
+
+/// A shell in a network, and with processes, of its own: what it started ends with it, and a fault of it can hit nothing
+/// else of this host.
+struct Shell {
+    child: Child,
+    directory: PathBuf,
+    count: u32,
+}
+
+impl Shell {
+    /// Starts it; `None`, and says so, where this kernel does not let us.
+    fn start(toprope: &Toprope) -> Option<Self> {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        let path = std::env::var("PATH").unwrap_or_default();
+        let errors = File::create(toprope.path("shell")).expect("the directory is ours");
+        command.args(["--", "bash", "--norc"]).current_dir(toprope.directory());
+        command.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", toprope.directory().display()));
+        command.env("TOPROPE_HOME", toprope.home()).env("NO_COLOR", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+        for variable in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "RUST_BACKTRACE", "CLICOLOR_FORCE", "CI"] {
+            command.env_remove(variable);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(errors);
+        let child = command.spawn().expect("unshare is installed");
+        let mut shell = Self { child, directory: toprope.directory().to_owned(), count: 0 };
+        shell.say("set -m; ip link set lo up && : >ready");
+        let ready = shell.directory.join("ready");
+        let up = || ready.exists() || !matches!(shell.child.try_wait(), Ok(None));
+        within(PATIENCE, "the shell starts or ends", up);
+        if ready.exists() {
+            return Some(shell);
+        }
+        let why = std::fs::read_to_string(shell.directory.join("shell")).unwrap_or_default();
+        assert!(!is_root(), "{why}");
+        skip(&format!("a network of its own cannot be had: {}", why.trim()));
+        None
+    }
+
+    fn say(&mut self, text: &str) {
+        let input = self.child.stdin.as_mut().expect("it is piped");
+        // A shell that is gone is told by what it should have done.
+        let _ = writeln!(input, "{text}").and_then(|()| input.flush());
+    }
+
+    /// Runs a command, and holds what it prints and how it ends against what the page shows.
+    fn follow(&mut self, at: &str, shown: &Shown) {
+        self.count += 1;
+        let (out, code) = (format!("out-{}", self.count), self.directory.join(format!("code-{}", self.count)));
+        let listening = self.listening();
+        let server = shown.command.ends_with(" &");
+        // Written under another name first, so that it is there only once it is whole.
+        let ends = format!("code=$?; echo $code >code; mv code {}", code.display());
+        self.say(&format!("(exit ${{code:-0}})\n{{ {}\n}} >{out} 2>&1 </dev/null; {ends}", shown.command));
+        within(PATIENCE, &format!("{at}: `{}` ends", shown.command), || code.exists());
+        let printed = || std::fs::read_to_string(self.directory.join(&out)).unwrap_or_default();
+        if server {
+            let up = || self.listening() > listening && shown.missing(&printed()).is_none();
+            within(PATIENCE, &format!("{at}: `{}` is up", shown.command), up);
+            return;
+        }
+        let printed = printed();
+        let code = std::fs::read_to_string(&code).expect("it is there");
+        assert_eq!(code.trim(), shown.exit().to_string(), "{at}: exit code of `{}`\n{printed}", shown.command);
+        if let Some(missing) = shown.missing(&printed) {
+            panic!("{at}: `{}` printed\n{printed}\nand not (by then)\n{missing}", shown.command);
+        }
+    }
+
+    /// How many sockets listen in its network.
+    fn listening(&self) -> usize {
+        let sockets = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.child.id())).unwrap_or_default();
+        sockets.lines().filter(|line| line.split_whitespace().nth(3) == Some("0A")).count()
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // The kernel ends all that it started with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
