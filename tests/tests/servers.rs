@@ -31,7 +31,7 @@ method:
             redis.server.pid()
         ),
     );
-    let mut run = toprope.start(&["run", experiment.to_str().unwrap()]);
+    let mut run = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
     // A client that was there before and stays connected all along.
     let (before, beside) = (redis.benchmark(60_000), bystander.benchmark(20_000));
     run.until_in_force();
@@ -69,7 +69,7 @@ method:
             worker.id.pid()
         ),
     );
-    let done = toprope.run(&["run", experiment.to_str().unwrap()]).expect(0);
+    let done = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(0);
     assert!(done.stdout.contains("HELD"), "{done}");
     assert!(!worker.id.is_alive());
     assert_ne!(nginx.worker().id, worker.id);
@@ -94,7 +94,7 @@ method:
         redis.port
     );
     let experiment = toprope.experiment("killed", &spec);
-    let done = toprope.run(&["run", experiment.to_str().unwrap()]).expect(1);
+    let done = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(1);
     assert!(done.stdout.contains("REFUTED"), "{done}");
     assert!(!redis.server.is_running());
     assert!(bystander.answers());
@@ -131,7 +131,7 @@ method:
             found[0].id.pid()
         ),
     );
-    let mut run = toprope.start(&["run", experiment.to_str().unwrap()]);
+    let mut run = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
     run.until("the backend is dead", |e| matches!(e, Event::Injected { .. }));
     eventually("PostgreSQL restarts its backends", || found.iter().all(|b| !b.id.is_alive()));
     run.wait().expect(0);

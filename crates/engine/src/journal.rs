@@ -1,8 +1,8 @@
 //! The journal: one file per injection, durable before anything is applied, gone when nothing is left to undo.
 //!
 //! A record's first line is its [`Intent`]; [`Mark`]s follow. Every line is fsynced before what it announces is done.
-//! A record whose injector is dead and which has no [`Mark::Undone`] is dirty: nothing new is injected until
-//! `toprope undo` has cleaned it.
+//! A record that restores something, whose injector is dead and which has no [`Mark::Undone`], is dirty: nothing new is
+//! injected until `toprope undo` has cleaned it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 use toprope_model::journal::{Intent, Mark, VERSION};
-use toprope_model::step::{Step, Undone};
+use toprope_model::step::{Step, Undo, Undone};
 use toprope_os::process::ProcessId;
 
 /// The journal of one user on one host.
@@ -98,7 +98,7 @@ pub enum Standing {
     InForce,
     /// Nobody holds it any more and nobody has undone it.
     Dirty,
-    /// It is undone.
+    /// It is undone: by one of us, or by the kernel when its injector died.
     Undone,
 }
 
@@ -109,8 +109,11 @@ impl Record {
             Standing::Undone
         } else if self.injector().is_some_and(|id| id.is_alive()) {
             Standing::InForce
-        } else {
+        } else if self.intent.steps.iter().any(|step| matches!(step.undo, Undo::Restore(_))) {
             Standing::Dirty
+        } else {
+            // The kernel took back what it owns when the injector died, and nothing brings back what is irreversible.
+            Standing::Undone
         }
     }
 
@@ -354,8 +357,6 @@ fn trusted(path: &Path, meta: &std::fs::Metadata) -> Result<(), JournalError> {
 
 #[cfg(test)]
 mod tests {
-    use toprope_model::step::Undo;
-
     use super::*;
 
     fn intent(run: &str, claim: &str) -> Intent {

@@ -324,11 +324,13 @@ impl Trials {
 
     /// Watches until every probe is back, or the time for it is over.
     async fn recovery(&self, experiment: &Experiment) {
-        let stated = experiment.spec.recovery.as_ref().map(|r| r.within.0);
-        let probes = experiment.spec.probes.iter();
-        let wanted =
-            probes.filter_map(|p| p.common.recovers.as_ref().map(|r| r.within.0 + Duration::from_secs(1))).max();
-        let longest = stated.unwrap_or(RECOVERY).max(wanted.unwrap_or_default());
+        let stated = experiment.spec.recovery.as_ref().map_or(RECOVERY, |r| r.within.0);
+        let probes = &experiment.spec.probes;
+        let wanted = probes.iter().filter_map(|p| p.common.recovers.as_ref().map(|r| r.within.0)).max();
+        // Longer than is allowed: only a sample that was asked after that shows that something did not come back.
+        let interval = probes.iter().map(|p| experiment.interval(p)).max().unwrap_or_default();
+        let margin = (interval * 3).max(Duration::from_secs(1));
+        let longest = stated.max(wanted.unwrap_or_default()) + margin;
         let begun = self.recorder.now();
         let stage = *self.recorder.stage().borrow();
         let since_injection = Duration::from_nanos(begun.saturating_sub(stage.first_injection.unwrap_or(begun)));

@@ -101,6 +101,10 @@ fn seal(state: &State, run: &str, directory: &Path) -> Option<()> {
                 notes.extend(undone.notes.iter().cloned());
                 let _ = state.journal().remove(&record.path);
             }
+            (Standing::Undone, None) => {
+                notes.push(format!("{fault} was undone by the kernel when its injector died"));
+                let _ = state.journal().remove(&record.path);
+            }
             (Standing::InForce, _) => notes.push(format!("{fault} is still being undone by its injector")),
             _ => notes.push(format!("{fault} was not undone yet: run `toprope undo {run}`")),
         }

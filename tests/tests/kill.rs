@@ -1,0 +1,141 @@
+//! `kill -9` of whoever holds or guards a fault: it is gone, and the log up to that moment is kept.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use toprope_model::event::Event;
+use toprope_os::process::{Pidfd, ProcessId, ProcessInfo, State};
+use toprope_tests::{Running, Toprope, eventually, network};
+
+/// Who is killed, at once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Victims {
+    Run,
+    Injector,
+    RunAndInjector,
+    InjectorAndGuard,
+    All,
+}
+
+const VICTIMS: [Victims; 5] =
+    [Victims::Run, Victims::Injector, Victims::RunAndInjector, Victims::InjectorAndGuard, Victims::All];
+
+fn kill(running: &Running<'_>, victims: Victims) {
+    let (run, injectors, guards) = (vec![running.id()], running.injectors(), running.guards());
+    assert_eq!((injectors.len(), guards.len()), (1, 1), "a fault in force has an injector and a guard");
+    let killed: Vec<ProcessId> = match victims {
+        Victims::Run => run,
+        Victims::Injector => injectors,
+        Victims::RunAndInjector => [run, injectors].concat(),
+        Victims::InjectorAndGuard => [injectors, guards].concat(),
+        Victims::All => [run, injectors, guards].concat(),
+    };
+    let held: Vec<Pidfd> = killed.iter().map(|id| Pidfd::open(id).expect("it lives")).collect();
+    held.iter().for_each(|process| process.signal(Signal::KILL).expect("it is ours"));
+}
+
+/// Kills while the fault is in force, and looks from outside whether it is gone. `survives` says whether the fault
+/// outlives the death of all, until `toprope undo`.
+fn outlives_nobody(method: &str, victims: Victims, survives: bool, in_force: &mut dyn FnMut() -> bool) {
+    let toprope = Toprope::new();
+    let spec = format!(
+        "probes: [command: {{run: ['true'], interval: 50ms}}]\nsteady-state: {{for: 200ms}}\nmethod:\n- {method}"
+    );
+    let experiment = toprope.experiment("killed", &spec);
+    let mut running = toprope.start(&["run", "--plain", experiment.to_str().expect("a path of this test")]);
+    running.until_in_force();
+    assert!(in_force(), "{victims:?}: it is seen from outside");
+    running.until("a sample", |event| matches!(event, Event::Sample(_)));
+    let seen = running.records().len();
+    kill(&running, victims);
+    if survives && victims == Victims::All {
+        let done = running.wait();
+        assert_eq!(done.code, None, "{done}");
+        let residue = toprope.run(&["residue"]);
+        assert_eq!(residue.code, Some(4), "what is left is told: {residue}");
+        let refused = toprope.run(&["run", experiment.to_str().expect("a path of this test")]);
+        assert_eq!(refused.code, Some(4), "nothing new while something is left: {refused}");
+        toprope.run(&["undo"]).expect(0);
+        assert!(!in_force(), "{victims:?}: undone from the journal alone");
+    } else {
+        let took = eventually("the fault is gone", || !in_force());
+        // By far less than its 60 s: it did not just come to its own end.
+        assert!(took < Duration::from_secs(20), "{victims:?}: gone after {took:?}");
+        running.wait();
+    }
+    toprope.assert_clean();
+    // The next start seals what the killed run left.
+    toprope.run(&["undo"]).expect(0);
+    let events = toprope.events();
+    assert!(events.len() >= seen, "{victims:?}: {} events of {seen} are left", events.len());
+    let closed = events.last().is_some_and(|e| matches!(e, Event::RunEnded { .. } | Event::Sealed { .. }));
+    assert!(closed, "{victims:?}: the log has an end");
+}
+
+#[test]
+fn a_command_is_undone_from_the_journal_whoever_is_killed() {
+    for victims in VICTIMS {
+        let directory = tempfile::tempdir().expect("there is room");
+        let flag = directory.path().join("flag");
+        let path = flag.display();
+        let method =
+            format!("command: {{apply: [touch, {path}], check: [test, -e, {path}], undo: [rm, -f, {path}], for: 60s}}");
+        outlives_nobody(&method, victims, true, &mut || flag.exists());
+    }
+}
+
+/// A process that may be paused.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start() -> Self {
+        // It says when it runs: a pause before that would hold a half-started program.
+        let mut child =
+            Command::new("sh").args(["-c", "echo up; exec sleep 600"]).stdout(Stdio::piped()).spawn().expect("a shell");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("it is piped")).read_line(&mut line).expect("it says so");
+        Self(child)
+    }
+
+    fn is_held(&self) -> bool {
+        let state = ProcessInfo::of(self.0.id()).expect("it lives").state;
+        matches!(state, State::Stopped | State::Traced)
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_paused_process_runs_again_whoever_is_killed() {
+    for victims in VICTIMS {
+        let sleeper = Sleeper::start();
+        let method = format!("process-pause: {{target: {{pid: {}}}, for: 60s}}", sleeper.0.id());
+        // Held by ptrace, the kernel lets it go even when all are dead.
+        outlives_nobody(&method, victims, false, &mut || sleeper.is_held());
+    }
+}
+
+#[test]
+fn a_partition_ends_whoever_is_killed() {
+    network::own(|| {
+        for victims in VICTIMS {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("it is bound");
+            let method =
+                format!("network-partition: {{from: {{host: true}}, to: '{address}', action: reject, for: 60s}}");
+            outlives_nobody(&method, victims, false, &mut || !connects(address));
+        }
+    });
+}
+
+fn connects(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok()
+}
