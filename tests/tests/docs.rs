@@ -150,6 +150,8 @@ fn page(name: &str) {
     for block in blocks(&text).iter().filter(|b| b.left_out.is_none()) {
         let at = format!("{name}:{}", block.line);
         if let Some(file) = block.name.as_ref().filter(|name| *name != "fragment") {
+            let directory = toprope.path(file).parent().expect("a file is in a directory").to_owned();
+            std::fs::create_dir_all(directory).expect("the directory is ours");
             toprope.write(file, &block.text);
         }
         match block.language.as_str() {
