@@ -4,7 +4,8 @@
 //!
 //! - ```` ```console ````: lines that begin with `$ ` are run, and what is shown under them must be what they print.
 //!   Numbers (any word with a digit) may differ, and `…` stands for anything. The verdict or error that is shown says
-//!   how the command must end; where none is shown, it must succeed. A line that ends with ` &` starts a server.
+//!   how the command must end; where none is shown, it must succeed. One that ends with ` &` goes on beside the others,
+//!   once it has printed what is shown or, where nothing is, once something listens.
 //! - ```` ```yaml NAME ```` (or any other language with a name): the file is written for the commands that follow.
 //! - ```` ```yaml ```` is validated: an experiment or a topology as it is; within a small manifest a list of probes or of
 //!   steps (it begins with `- `) or any other part of a `spec`.
@@ -328,14 +329,17 @@ impl Shell {
         self.count += 1;
         let (out, code) = (format!("out-{}", self.count), self.directory.join(format!("code-{}", self.count)));
         let listening = self.listening();
-        let server = shown.command.ends_with(" &");
+        let beside = shown.command.ends_with(" &");
         // Written under another name first, so that it is there only once it is whole.
         let ends = format!("code=$?; echo $code >code; mv code {}", code.display());
         self.say(&format!("(exit ${{code:-0}})\n{{ {}\n}} >{out} 2>&1 </dev/null; {ends}", shown.command));
         within(PATIENCE, &format!("{at}: `{}` ends", shown.command), || code.exists());
         let printed = || std::fs::read_to_string(self.directory.join(&out)).unwrap_or_default();
-        if server {
-            let up = || self.listening() > listening && shown.missing(&printed()).is_none();
+        if beside {
+            let up = || match shown.output.as_str() {
+                "" => self.listening() > listening,
+                _ => shown.missing(&printed()).is_none(),
+            };
             within(PATIENCE, &format!("{at}: `{}` is up", shown.command), up);
             return;
         }
