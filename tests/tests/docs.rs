@@ -89,6 +89,12 @@ fn the_readme_names_every_fault_and_every_probe() {
     }
 }
 
+#[test]
+fn the_readme_shows_the_first_example_as_it_is() {
+    let first = read("examples/first.yaml");
+    assert!(blocks(&read("README.md")).iter().any(|block| block.language == "yaml" && block.text == first));
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
