@@ -4,7 +4,8 @@
 //!
 //! - ```` ```console ````: lines that begin with `$ ` are run, and what is shown under them must be what they print.
 //!   Numbers (any word with a digit) may differ, and `…` stands for anything. The verdict or error that is shown says
-//!   how the command must end; where none is shown, it must succeed. A line that ends with ` &` starts a server.
+//!   how the command must end; where none is shown, it must succeed. One that ends with ` &` goes on beside the others,
+//!   once it has printed what is shown or, where nothing is, once something listens.
 //! - ```` ```yaml NAME ```` (or any other language with a name): the file is written for the commands that follow.
 //! - ```` ```yaml ```` is validated: an experiment or a topology as it is; within a small manifest a list of probes or of
 //!   steps (it begins with `- `) or any other part of a `spec`.
@@ -88,6 +89,12 @@ fn the_readme_names_every_fault_and_every_probe() {
     }
 }
 
+#[test]
+fn the_readme_shows_the_first_example_as_it_is() {
+    let first = read("examples/first.yaml");
+    assert!(blocks(&read("README.md")).iter().any(|block| block.language == "yaml" && block.text == first));
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
@@ -150,6 +157,8 @@ fn page(name: &str) {
     for block in blocks(&text).iter().filter(|b| b.left_out.is_none()) {
         let at = format!("{name}:{}", block.line);
         if let Some(file) = block.name.as_ref().filter(|name| *name != "fragment") {
+            let directory = toprope.path(file).parent().expect("a file is in a directory").to_owned();
+            std::fs::create_dir_all(directory).expect("the directory is ours");
             toprope.write(file, &block.text);
         }
         match block.language.as_str() {
@@ -326,14 +335,17 @@ impl Shell {
         self.count += 1;
         let (out, code) = (format!("out-{}", self.count), self.directory.join(format!("code-{}", self.count)));
         let listening = self.listening();
-        let server = shown.command.ends_with(" &");
+        let beside = shown.command.ends_with(" &");
         // Written under another name first, so that it is there only once it is whole.
         let ends = format!("code=$?; echo $code >code; mv code {}", code.display());
         self.say(&format!("(exit ${{code:-0}})\n{{ {}\n}} >{out} 2>&1 </dev/null; {ends}", shown.command));
         within(PATIENCE, &format!("{at}: `{}` ends", shown.command), || code.exists());
         let printed = || std::fs::read_to_string(self.directory.join(&out)).unwrap_or_default();
-        if server {
-            let up = || self.listening() > listening && shown.missing(&printed()).is_none();
+        if beside {
+            let up = || match shown.output.as_str() {
+                "" => self.listening() > listening,
+                _ => shown.missing(&printed()).is_none(),
+            };
             within(PATIENCE, &format!("{at}: `{}` is up", shown.command), up);
             return;
         }

@@ -116,9 +116,17 @@ fn lessons(args: &DemoArgs) -> Result<u8, Failure> {
         None => state()?.root().join("demo"),
     };
     std::fs::create_dir_all(&reports).map_err(|e| Failure::new(format!("cannot make {}: {e}", reports.display())))?;
+    let chosen: Vec<&Lesson> =
+        LESSONS.iter().filter(|l| args.only.as_ref().is_none_or(|only| l.file.contains(only.as_str()))).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = LESSONS.iter().map(|l| l.file.trim_end_matches(".yaml")).collect();
+        let only = args.only.as_deref().unwrap_or_default();
+        return Err(Failure::new(format!("no experiment of the demo is named like `{only}`"))
+            .help(format!("there are {}", names.join(", "))));
+    }
     let manifests = written()?;
     let mut rows: Vec<Row> = Vec::new();
-    for lesson in LESSONS.iter().filter(|l| args.only.as_ref().is_none_or(|only| l.file.contains(only.as_str()))) {
+    for lesson in chosen {
         let mut outcomes = [Outcome::Inconclusive; 2];
         let mut pages = [PathBuf::new(), PathBuf::new()];
         let mut hypothesis = String::new();

@@ -134,11 +134,17 @@ impl ProbeKind for Kind {
             environment,
             secrets,
             directory: params.directory.map_or_else(|| context.directory.clone(), |d| context.directory.join(d)),
-            identity: context.invoking_user.map(identity).transpose()?,
+            identity: context.invoking_user.filter(|uid| !is_me(*uid)).map(identity).transpose()?,
             run_id: context.run.clone(),
             show: params.show,
         }))
     }
+}
+
+/// Whether this process is that user already, as under sudo, where the run became the invoking user: then there is
+/// nobody to become, and no right to.
+fn is_me(uid: u32) -> bool {
+    Identity::current().is_ok_and(|me| me.uid == uid)
 }
 
 /// The user with their groups. A number that has no name, as in a container, has itself as its group.

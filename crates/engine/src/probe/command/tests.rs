@@ -123,6 +123,16 @@ async fn a_write_is_named_and_found_again() {
 }
 
 #[tokio::test]
+async fn whoever_is_the_invoking_user_already_needs_no_right_to_become_it() {
+    let me = rustix::process::geteuid().as_raw();
+    let as_me = Context { invoking_user: Some(me), ..context() };
+    let probe = try_probe(&Kind, &format!("{{run: [id, -u], value: {me}}}"), &as_me).unwrap();
+    let answer = ask(&probe).await;
+    assert_eq!(answer.bad, None);
+    assert!(super::is_me(me) && !super::is_me(me + 1));
+}
+
+#[tokio::test]
 async fn root_runs_it_as_the_invoking_user() {
     let as_nobody = Context { invoking_user: Some(65534), ..context() };
     let probe = try_probe(&Kind, "{run: [id, -u], value: 65534}", &as_nobody).unwrap();
