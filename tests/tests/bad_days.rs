@@ -227,9 +227,9 @@ fn cores_that_another_run_loads_are_taken() {
     let spec =
         "probes: [command: {run: ['true'], interval: 100ms}]\nmethod: [cpu-stress: {load: 2%, cores: 1, for: 2s}]";
     let experiment = toprope.experiment("load", spec);
-    let mut first = toprope.start(&["run", experiment.to_str().unwrap()]);
+    let mut first = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
     first.until_in_force();
-    let second = toprope.run(&["run", experiment.to_str().unwrap()]).expect(2);
+    let second = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(2);
     assert!(second.stderr.contains("already taken") && second.stderr.contains("toprope undo"), "{second}");
     first.wait().expect(0);
     toprope.assert_clean();

@@ -37,7 +37,7 @@ fn whatever_a_server_answers_a_probe_ends_in_time_and_says_why() {
          for: 1500ms}}"
     );
     let experiment = toprope.experiment("hostile", &spec);
-    let mut run = toprope.start(&["run", experiment.to_str().unwrap()]);
+    let mut run = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
     let (id, mut most) = (run.id(), 0);
     while run.is_running() {
         // It may end while it is looked at.
@@ -77,7 +77,7 @@ method:
 - command: {{apply: ['true'], check: ['false'], undo: ['true'], for: 1s}}"
         ),
     );
-    let done = toprope.run(&["run", experiment.to_str().unwrap()]).expect(3);
+    let done = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(3);
     assert!(done.stdout.contains("printed more than 1048576 bytes"), "{done}");
     let log = toprope.runs()[0].join("events.jsonl");
     assert!(log.metadata().unwrap().len() < 1 << 20, "what it printed is in the log");
@@ -97,7 +97,7 @@ fn a_probe_that_hangs_does_not_hold_up_the_end() {
 method:
 - command: {apply: [touch, flag], check: [test, -e, flag], undo: [rm, -f, flag], for: 1s}",
     );
-    let done = toprope.run(&["run", experiment.to_str().unwrap()]).expect(1);
+    let done = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(1);
     assert!(done.took < Duration::from_secs(12), "{done}");
     assert!(samples(&toprope).iter().any(|s| s.why.as_deref().is_some_and(|why| why.contains("no answer within 1s"))));
     toprope.assert_clean();

@@ -36,7 +36,7 @@ fn assert_stopped(toprope: &Toprope, by: &str) {
 fn stopped_by(signal: Signal, name: &str) -> (Toprope, Done) {
     let toprope = Toprope::new();
     let experiment = toprope.experiment("stopped", SPEC);
-    let mut run = toprope.start(&["run", experiment.to_str().unwrap()]);
+    let mut run = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
     run.until_in_force();
     assert!(toprope.path("flag").exists());
     run.signal(signal);
@@ -67,7 +67,7 @@ fn a_hangup_undoes() {
 fn a_run_that_is_stopped_before_it_injects_has_nothing_to_undo() {
     let toprope = Toprope::new();
     let experiment = toprope.experiment("early", &format!("steady-state: {{for: 20s}}\n{SPEC}"));
-    let mut run = toprope.start(&["run", experiment.to_str().unwrap()]);
+    let mut run = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
     run.until("the steady state is watched", |event| matches!(event, Event::Sample(_)));
     run.signal(Signal::INT);
     let done = run.wait().expect(5);
@@ -80,7 +80,7 @@ fn a_run_that_is_stopped_before_it_injects_has_nothing_to_undo() {
 fn what_was_refuted_before_it_was_stopped_is_refuted() {
     let toprope = Toprope::new();
     let experiment = toprope.experiment("refuted", &SPEC.replace("'true'", "test, '!', -e, flag"));
-    let mut run = toprope.start(&["run", experiment.to_str().unwrap()]);
+    let mut run = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
     run.until("a bad sample", |event| matches!(event, Event::Sample(sample) if !sample.ok));
     run.until("its effect was measured", |event| matches!(event, Event::Effect { .. }));
     run.signal(Signal::INT);
@@ -170,7 +170,7 @@ fn a_reader_that_goes_away_does_not_change_how_a_run_ends() {
     let toprope = Toprope::new();
     let experiment = toprope.experiment("piped", &short());
     let pipe = ["bash", "-c", "\"$@\" | head -1; exit ${PIPESTATUS[0]}", "bash"];
-    for args in [&["run", experiment.to_str().unwrap()][..], &["run", experiment.to_str().unwrap(), "--json"]] {
+    for args in [&["run", experiment.to_str().expect("a path of this test")][..], &["run", experiment.to_str().unwrap(), "--json"]] {
         let done = toprope.spawn(toprope.wrapped(&pipe, args)).wait().expect(0);
         assert_eq!(done.stdout.lines().count(), 1, "{done}");
         assert!(done.stderr.is_empty(), "{done}");
@@ -193,7 +193,7 @@ fn a_reader_that_does_not_read_does_not_hold_up_a_run() {
     let (_, method) = SPEC.split_once("method:").unwrap();
     let experiment = toprope.experiment("stuck", &format!("probes:\n{probes}method:{}", method.replace("20s", "2s")));
     let stuck = ["bash", "-c", "exec \"$@\" > >(sleep 5; cat | wc -c >&2)", "bash"];
-    let run = toprope.spawn(toprope.wrapped(&stuck, &["run", experiment.to_str().unwrap(), "--json"]));
+    let run = toprope.spawn(toprope.wrapped(&stuck, &["run", experiment.to_str().expect("a path of this test"), "--json"]));
     in_force(&toprope);
     let started = std::time::Instant::now();
     eventually("the fault is undone", || !toprope.path("flag").exists());
@@ -207,7 +207,7 @@ fn a_reader_that_does_not_read_does_not_hold_up_a_run() {
 fn a_run_that_stands_still_does_not_keep_its_fault_in_force() {
     let toprope = Toprope::new();
     let experiment = toprope.experiment("still", &SPEC.replace("20s", "2s"));
-    let mut run = toprope.start(&["run", experiment.to_str().unwrap()]);
+    let mut run = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
     run.until_in_force();
     run.signal(Signal::STOP);
     let id = run.id();
