@@ -48,7 +48,7 @@ fn pause(toprope: &Toprope, name: &str, pid: u32, time: &str) -> String {
         "probes: [command: {{run: ['true'], interval: 100ms}}]\n\
          method: [process-pause: {{target: {{pid: {pid}}}, for: {time}}}]"
     );
-    toprope.experiment(name, &spec).to_str().unwrap().to_owned()
+    toprope.experiment(name, &spec).to_str().expect("a path of this test").to_owned()
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn without_the_right_to_do_it_a_fault_is_refused_with_what_would_work() {
         "unprivileged",
         "probes: [command: {run: ['true'], interval: 50ms}]\nmethod: [cpu-stress: {load: 5%, for: 500ms}]",
     );
-    let run = toprope.wrapped(&nobody, &["run", manifest.to_str().unwrap()]);
+    let run = toprope.wrapped(&nobody, &["run", manifest.to_str().expect("a path of this test")]);
     toprope.spawn(run).wait().expect(0);
     toprope.spawn(toprope.wrapped(&nobody, &["residue"])).wait().expect(0);
     // Root does not take over what somebody else wrote for it.

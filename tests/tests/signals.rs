@@ -170,7 +170,10 @@ fn a_reader_that_goes_away_does_not_change_how_a_run_ends() {
     let toprope = Toprope::new();
     let experiment = toprope.experiment("piped", &short());
     let pipe = ["bash", "-c", "\"$@\" | head -1; exit ${PIPESTATUS[0]}", "bash"];
-    for args in [&["run", experiment.to_str().expect("a path of this test")][..], &["run", experiment.to_str().unwrap(), "--json"]] {
+    for args in [
+        &["run", experiment.to_str().expect("a path of this test")][..],
+        &["run", experiment.to_str().expect("a path of this test"), "--json"],
+    ] {
         let done = toprope.spawn(toprope.wrapped(&pipe, args)).wait().expect(0);
         assert_eq!(done.stdout.lines().count(), 1, "{done}");
         assert!(done.stderr.is_empty(), "{done}");
@@ -193,7 +196,8 @@ fn a_reader_that_does_not_read_does_not_hold_up_a_run() {
     let (_, method) = SPEC.split_once("method:").unwrap();
     let experiment = toprope.experiment("stuck", &format!("probes:\n{probes}method:{}", method.replace("20s", "2s")));
     let stuck = ["bash", "-c", "exec \"$@\" > >(sleep 5; cat | wc -c >&2)", "bash"];
-    let run = toprope.spawn(toprope.wrapped(&stuck, &["run", experiment.to_str().expect("a path of this test"), "--json"]));
+    let run =
+        toprope.spawn(toprope.wrapped(&stuck, &["run", experiment.to_str().expect("a path of this test"), "--json"]));
     in_force(&toprope);
     let started = std::time::Instant::now();
     eventually("the fault is undone", || !toprope.path("flag").exists());
