@@ -189,7 +189,9 @@ mod tests {
         assert_eq!((info.name.as_str(), info.uid), ("sleep", rustix::process::geteuid().as_raw()));
         assert_eq!(info.cmdline, ["sleep", "60"]);
         assert!(info.exe.expect("ours").ends_with("sleep"));
-        assert!(info.rss > 0 && info.fds.is_some_and(|n| n >= 3) && !info.kernel_thread);
+        // The kernel's fast count of a small process may still be on its cores; that of this one is not.
+        assert!(ProcessInfo::of(std::process::id()).expect("we run").rss > 0);
+        assert!(info.fds.is_some_and(|n| n >= 3) && !info.kernel_thread);
         assert!(!info.cgroups.is_empty());
         assert!(processes().expect("/proc is mounted").iter().any(|p| p.id == child.id()));
     }
