@@ -87,6 +87,30 @@ fn a_command_is_undone_from_the_journal_whoever_is_killed() {
     }
 }
 
+#[test]
+fn an_injector_that_hangs_without_a_guard_is_ended_by_the_run() {
+    let (toprope, directory) = (Toprope::new(), tempfile::tempdir().expect("there is room"));
+    let flag = directory.path().join("flag");
+    let path = flag.display();
+    let spec = format!(
+        "probes: [command: {{run: ['true'], interval: 500ms}}]\nsteady-state: {{for: 1s}}\nmethod:\n\
+         - command: {{apply: [touch, {path}], check: [test, -e, {path}], undo: [rm, -f, {path}], for: 10m}}"
+    );
+    let experiment = toprope.experiment("hangs", &spec);
+    let mut running = toprope.start(&["run", "--plain", experiment.to_str().expect("a path of this test")]);
+    running.until_in_force();
+    let hold = |id: &ProcessId| Pidfd::open(id).expect("it lives");
+    let (injector, guard) = (hold(&running.injectors()[0]), hold(&running.guards()[0]));
+    // In this order: an injector that runs would see its guard die.
+    injector.signal(Signal::STOP).expect("it is ours");
+    guard.signal(Signal::KILL).expect("it is ours");
+    let done = running.wait().expect(3);
+    assert!(done.took < Duration::from_secs(120), "it waited for the end of the fault: {done}");
+    assert!(done.stdout.contains("the injector of command hangs"), "{done}");
+    assert!(!flag.exists(), "undone from the journal");
+    toprope.assert_clean();
+}
+
 /// A process that may be paused.
 struct Sleeper(Child);
 

@@ -1,6 +1,5 @@
 //! The run's side of the socket.
 
-use std::process::Child;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -8,14 +7,13 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use toprope_model::step::Plan;
 
-use super::launch::Launch;
+use super::launch::{Launch, Started};
 use super::message::{FromInjector, PlanRequest, ToInjector};
 
 /// An injector that was started.
 #[derive(Debug)]
 pub struct Injector {
-    /// Where it is our own child.
-    child: Option<Child>,
+    process: Started,
     reader: Lines<BufReader<OwnedReadHalf>>,
     writer: OwnedWriteHalf,
 }
@@ -51,10 +49,10 @@ impl Injector {
     /// # Errors
     /// [`InjectorError::Start`].
     pub fn start(launch: &Launch) -> Result<Self, InjectorError> {
-        let (ours, child) = launch.start().map_err(InjectorError::Start)?;
+        let (ours, process) = launch.start().map_err(InjectorError::Start)?;
         ours.set_nonblocking(true).map_err(InjectorError::Start)?;
         let (reader, writer) = UnixStream::from_std(ours).map_err(InjectorError::Start)?.into_split();
-        Ok(Self { child, reader: BufReader::new(reader).lines(), writer })
+        Ok(Self { process, reader: BufReader::new(reader).lines(), writer })
     }
 
     /// Sends a message. An injector that is gone is noticed by [`Injector::next`].
@@ -86,10 +84,16 @@ impl Injector {
         }
     }
 
+    /// Kills it, in whatever state it is: what it holds is then undone by the kernel or from the journal.
+    pub fn kill(&mut self) {
+        // Where it has ended already there is nothing to kill, and its socket tells so.
+        let _ = self.process.kill();
+    }
+
     /// Waits until the process has ended, where it is our own child; its socket is closed first.
     pub async fn reaped(self) {
         drop(self.writer);
-        let Some(mut child) = self.child else { return };
+        let Started::Child(mut child) = self.process else { return };
         // An injector that has said all ends at once; one that does not is its guard's to end.
         for _ in 0..100 {
             if !matches!(child.try_wait(), Ok(None)) {

@@ -7,7 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use rustix::process::Signal;
 use toprope_os::fdpass;
+use toprope_os::process::{Pidfd, ProcessId};
+
+/// Asks the launcher for an injector on the socket that comes with it.
+const START: u8 = b'i';
+/// Asks the launcher to kill one that it started; its number follows.
+const KILL: u8 = b'k';
 
 /// Starts injectors.
 #[derive(Debug, Clone)]
@@ -35,21 +42,48 @@ impl Launch {
         Ok(Self::Launcher(Arc::new(Mutex::new(ours))))
     }
 
-    /// Starts an injector and returns the socket to it; the process itself only where it is our child.
-    pub(super) fn start(&self) -> std::io::Result<(UnixStream, Option<Child>)> {
+    /// Starts an injector and returns the socket to it, and a hold on the process.
+    pub(super) fn start(&self) -> std::io::Result<(UnixStream, Started)> {
         let (ours, theirs) = UnixStream::pair()?;
         match self {
-            Self::Direct(executable) => Ok((ours, Some(start(executable, theirs.into())?))),
-            Self::Launcher(socket) => {
-                let mut socket = socket.lock().map_err(|_| std::io::Error::other("the launcher is unusable"))?;
-                fdpass::send(&*socket, b"i", &[theirs.as_fd()])?;
+            Self::Direct(executable) => Ok((ours, Started::Child(start(executable, theirs.into())?))),
+            Self::Launcher(launcher) => {
+                let mut socket = locked(launcher)?;
+                fdpass::send(&*socket, &[START], &[theirs.as_fd()])?;
                 drop(theirs);
-                let mut answer = [0u8];
-                socket.read_exact(&mut answer)?;
-                match answer {
-                    [b'y'] => Ok((ours, None)),
-                    _ => Err(std::io::Error::other("the launcher could not start it")),
+                let mut number = [0; 4];
+                socket.read_exact(&mut number)?;
+                match u32::from_be_bytes(number) {
+                    0 => Err(std::io::Error::other("the launcher could not start it")),
+                    number => Ok((ours, Started::Launched(launcher.clone(), number))),
                 }
+            }
+        }
+    }
+}
+
+fn locked(launcher: &Mutex<UnixStream>) -> std::io::Result<std::sync::MutexGuard<'_, UnixStream>> {
+    launcher.lock().map_err(|_| std::io::Error::other("the launcher is unusable"))
+}
+
+/// An injector's process, as far as whoever had it started may touch it.
+#[derive(Debug)]
+pub(super) enum Started {
+    /// Our own child.
+    Child(Child),
+    /// The launcher's child of this number: only it may signal a process with more privileges than ours.
+    Launched(Arc<Mutex<UnixStream>>, u32),
+}
+
+impl Started {
+    /// Ends it with SIGKILL, in whatever state it is.
+    pub(super) fn kill(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Child(child) => child.kill(),
+            Self::Launched(launcher, number) => {
+                let mut request = vec![KILL];
+                request.extend(number.to_be_bytes());
+                locked(launcher)?.write_all(&request)
             }
         }
     }
@@ -71,21 +105,41 @@ fn start(executable: &Path, socket: OwnedFd) -> std::io::Result<Child> {
 /// # Errors
 /// The socket to the run cannot be used.
 pub fn serve_launcher(mut run: UnixStream, executable: &Path) -> std::io::Result<()> {
+    let mut started: Vec<Pidfd> = Vec::new();
     loop {
         let mut request = [0u8];
         let (read, descriptors) = fdpass::receive(&run, &mut request)?;
-        if read == 0 {
-            return Ok(());
-        }
-        let started = descriptors.into_iter().next().map(|socket| start(executable, socket));
-        let answer = match started {
-            Some(Ok(mut child)) => {
-                // Reaped whenever it ends; it may well outlive the run.
-                std::thread::spawn(move || child.wait());
-                b"y"
+        match request {
+            _ if read == 0 => return Ok(()),
+            [KILL] => {
+                let mut number = [0; 4];
+                run.read_exact(&mut number)?;
+                let injector = (u32::from_be_bytes(number) as usize).checked_sub(1).and_then(|n| started.get(n));
+                // One that has ended meanwhile needs no killing.
+                let _ = injector.map(|injector| injector.signal(Signal::KILL));
             }
-            _ => b"n",
-        };
-        run.write_all(answer)?;
+            _ => {
+                let injector = descriptors.into_iter().next().and_then(|socket| launch(executable, socket).ok());
+                let answer = match injector {
+                    Some(injector) => {
+                        started.push(injector);
+                        u32::try_from(started.len()).unwrap_or_default()
+                    }
+                    None => 0,
+                };
+                run.write_all(&answer.to_be_bytes())?;
+            }
+        }
     }
+}
+
+fn launch(executable: &Path, socket: OwnedFd) -> std::io::Result<Pidfd> {
+    let mut child = start(executable, socket)?;
+    let held = ProcessId::of(child.id()).and_then(|id| Pidfd::open(&id)).map_err(std::io::Error::other);
+    if held.is_err() {
+        let _ = child.kill();
+    }
+    // Reaped whenever it ends; it may well outlive the run.
+    std::thread::spawn(move || child.wait());
+    held
 }

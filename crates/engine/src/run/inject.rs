@@ -13,6 +13,14 @@ use super::recorder::Recorder;
 use super::{RunError, Setup, StopSwitch, prepare};
 use crate::injector::{ApplyRequest, Change, FromInjector, Injector, Limits, PlanRequest, ToInjector};
 
+/// An injector tells what it measures twice a second, and one measurement takes 5 s at most: after so long it hangs. Its
+/// guard sees that far sooner; this is for the case that the guard was killed too.
+const TELLS_ITS_EFFECT: Duration = Duration::from_secs(20);
+/// The same for a fault that happens at one instant, whose effect is looked for in silence.
+const LOOKS_FOR_ITS_EFFECT: Duration = Duration::from_secs(330);
+/// And while it undoes: by then its deadline is near, after which the guard waits less than this.
+const UNDOES: Duration = Duration::from_secs(120);
+
 /// Starts an injector for a fault of the method and has it plan.
 pub(super) async fn plan_fault(setup: &Setup, seed: u64, index: usize) -> Result<(Plan, Injector), RunError> {
     let faults = setup.experiment.faults();
@@ -89,9 +97,16 @@ impl Injection<'_> {
         let mut applied = false;
         injector.send(&ToInjector::Apply(request)).await;
         let mut released = false;
+        // Before it is in force its silence has reasons of its own: a person, a program that takes its time.
+        let mut patience = None;
         loop {
             let message = tokio::select! {
                 message = injector.next() => message,
+                () = silent_for(patience) => {
+                    self.recorder.note(Level::Error, format!("the injector of {} hangs; it is killed", item.name()));
+                    injector.kill();
+                    None
+                }
                 stop = self.stop.wait(), if !released => {
                     released = true;
                     injector.send(&ToInjector::Release { why: stop.why }).await;
@@ -118,6 +133,7 @@ impl Injection<'_> {
                 }
                 FromInjector::Applied => {
                     applied = true;
+                    patience = Some(if item.common.for_.is_some() { TELLS_ITS_EFFECT } else { LOOKS_FOR_ITS_EFFECT });
                     self.recorder.record(Event::Injected { injection, path: plan.path.clone() });
                     self.recorder.entered_force();
                 }
@@ -142,7 +158,10 @@ impl Injection<'_> {
                     self.stop.pull("error", format!("the ramp of {} failed: {failure}", item.name()));
                 }
                 FromInjector::Ended(why) => self.recorder.record(Event::Ended { injection, why }),
-                FromInjector::Undoing => self.recorder.record(Event::Undoing { injection }),
+                FromInjector::Undoing => {
+                    patience = Some(UNDOES);
+                    self.recorder.record(Event::Undoing { injection });
+                }
                 FromInjector::Undone(undone) => {
                     let clean = undone.clean;
                     self.recorder.record(Event::Undone { injection, undone });
@@ -237,6 +256,13 @@ impl Injection<'_> {
             Change { after_ms, parameter: ramp.parameter.clone(), value, params: params.to_json() }
         };
         values.into_iter().map(change).collect()
+    }
+}
+
+async fn silent_for(patience: Option<Duration>) {
+    match patience {
+        Some(patience) => tokio::time::sleep(patience).await,
+        None => std::future::pending().await,
     }
 }
 
