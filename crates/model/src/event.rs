@@ -200,9 +200,17 @@ pub struct Sample {
     /// The probe itself failed (crashed, could not be started): no evidence, neither good nor bad.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub broken: bool,
+    /// How often it was asked again before this answer, which is the last one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
     /// The write that it saw acknowledged, by the name under which it can be found again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrote: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Who stopped a run, and why.

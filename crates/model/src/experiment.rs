@@ -124,7 +124,7 @@ fields! {
         pub when: When = "during",
         /// From one sample to the next. If it is not given: one second, or less where a percentile needs more samples.
         pub interval: Option<Dur>,
-        /// Take so many samples and no more. Once every probe that says so has its samples, the faults end: this is how
+        /// Take so many samples from the injection on, and no more. Once every probe that says so has its samples, the faults end: this is how
         /// a test suite is run under a fault.
         pub samples: Option<u32>,
         /// A sample that takes longer is bad.

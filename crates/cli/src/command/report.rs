@@ -41,7 +41,12 @@ fn log_of(run: &str) -> Result<PathBuf, Failure> {
 }
 
 fn read(path: &Path) -> Result<Log, Failure> {
-    Ok(toprope_engine::log::read(path)?)
+    let log = toprope_engine::log::read(path)?;
+    if log.records.is_empty() {
+        let why = "it is empty, or was cut off within its first line";
+        return Err(Failure::new(format!("there is no event in the log {}: {why}", path.display())));
+    }
+    Ok(log)
 }
 
 fn render(log: &Log, form: Form) -> Result<String, Failure> {

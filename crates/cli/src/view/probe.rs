@@ -237,6 +237,7 @@ mod tests {
             value: Some(1.0),
             why: None,
             broken: c == '!',
+            retries: 0,
             wrote: None,
         };
         let turn = |(i, c): (usize, char)| {

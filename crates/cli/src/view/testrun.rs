@@ -96,7 +96,16 @@ impl Script {
         let ok = why.is_none();
         self.add(
             at,
-            Event::Sample(Sample { probe, started, ok, value: Some(latency), why, broken: false, wrote: None }),
+            Event::Sample(Sample {
+                probe,
+                started,
+                ok,
+                value: Some(latency),
+                why,
+                broken: false,
+                retries: 0,
+                wrote: None,
+            }),
         );
     }
 

@@ -60,7 +60,7 @@ fn page(summary: &Summary<'_>) -> Value {
         verdict_icon => icon(judgement.outcome),
         meaning => meaning(summary),
         ending => summary.ending(),
-        ending_bad => judgement.ending != Ending::Complete || summary.sealed.is_some(),
+        ending_bad => judgement.ending != Ending::Complete || summary.sealed.is_some() || !summary.closed,
         reasons => sentences(&judgement.reasons),
         figures => figures(summary),
         overview => safe(chart::overview(summary, &time)),

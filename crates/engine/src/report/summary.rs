@@ -24,6 +24,8 @@ pub(super) struct Summary<'a> {
     pub(super) trials: Vec<TrialSpan<'a>>,
     pub(super) notes: Vec<(u64, Level, &'a str)>,
     pub(super) sealed: Option<(&'a str, &'a [String])>,
+    /// Whether the log has its end.
+    pub(super) closed: bool,
     plans: HashMap<u32, &'a Plan>,
     paths: HashMap<u32, &'a str>,
     /// Changes of parameters while in force: injection, when, parameter, value.
@@ -142,6 +144,7 @@ impl<'a> Summary<'a> {
             trials: Vec::new(),
             notes: Vec::new(),
             sealed: None,
+            closed: matches!(records.last().map(|r| &r.event), Some(Event::RunEnded { .. } | Event::Sealed { .. })),
             plans: HashMap::new(),
             paths: HashMap::new(),
             adjusted: Vec::new(),
@@ -281,6 +284,7 @@ impl<'a> Summary<'a> {
                 format!("stopped by {}", super::text::name(by))
             }
             Ending::Complete if self.sealed.is_some() => "killed before its end".into(),
+            Ending::Complete if !self.closed => "still going on, or its log has lost its end".into(),
             Ending::Complete => "ran to its end".into(),
         }
     }

@@ -95,7 +95,7 @@ mod tests {
     use toprope_model::experiment::{BadInARow, ErrorRatio};
 
     fn sample(probe: u32, ok: bool) -> Sample {
-        Sample { probe, started: 0, ok, value: Some(1.0), why: None, broken: false, wrote: None }
+        Sample { probe, started: 0, ok, value: Some(1.0), why: None, broken: false, retries: 0, wrote: None }
     }
 
     #[test]

@@ -192,6 +192,10 @@ pub(super) struct Trials {
     injections: Arc<AtomicU32>,
 }
 
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Trials {
     /// From the steady state to the end of the recovery.
     pub(super) async fn trial(&mut self, setup: Arc<Setup>, planned: PlannedFaults) {
@@ -337,15 +341,23 @@ impl Trials {
         // What must be asked for some time after the injection keeps the recovery open for so long.
         let needed = self.probes.iter().filter_map(|p| p.needs_after_injection()).max().unwrap_or_default();
         let least = needed.saturating_sub(since_injection);
-        let longest = longest.max(least);
+        // And until one sample was asked after that time: only such a one can say that it did not happen.
+        let timeout = probes.iter().map(|p| p.common.timeout.0).max().unwrap_or_default();
+        let longest = longest.max(if needed.is_zero() { least } else { least + margin + timeout });
+        let asked_late = |i: usize, needed: Duration| {
+            let late = stage.first_injection.unwrap_or_default().saturating_add(nanos(needed));
+            self.recorder.asked(i) > late
+        };
         let begun = tokio::time::Instant::now();
         loop {
             let elapsed = begun.elapsed();
             let back = experiment.spec.probes.iter().enumerate().all(|(i, p)| {
                 !matches!(p.common.when, When::During | When::After | When::Edge)
                     || p.common.samples.is_some()
-                    || self.probes[i].needs_after_injection().is_some()
-                    || self.recorder.streak(i) >= BACK
+                    || match self.probes[i].needs_after_injection() {
+                        Some(needed) => asked_late(i, needed),
+                        None => self.recorder.streak(i) >= BACK,
+                    }
             });
             if (back && elapsed >= least) || elapsed >= longest || self.stop.pulled().is_some() {
                 break;

@@ -38,8 +38,10 @@ struct Inner {
     streaks: Vec<u32>,
     /// When the recovery began: an answer to what was asked before says nothing about it.
     recovery_from: u64,
-    /// Samples of each probe in this trial.
+    /// Samples of each probe in this trial, since its faults if they have begun.
     taken: Vec<u32>,
+    /// When the latest of them was asked, in nanoseconds since the run began.
+    asked: Vec<u64>,
 }
 
 impl Recorder {
@@ -51,8 +53,14 @@ impl Recorder {
         observer: mpsc::UnboundedSender<Arc<Record>>,
     ) -> Self {
         let stage = Stage { phase: Phase::SteadyState, in_force: 0, first_injection: None, over: false };
-        let inner =
-            Inner { log: Some(log), guardrails, streaks: vec![0; probes], recovery_from: 0, taken: vec![0; probes] };
+        let inner = Inner {
+            log: Some(log),
+            guardrails,
+            streaks: vec![0; probes],
+            recovery_from: 0,
+            taken: vec![0; probes],
+            asked: vec![0; probes],
+        };
         Self { inner: Mutex::new(inner), started: Instant::now(), stage: watch::channel(stage).0, stop, observer }
     }
 
@@ -99,6 +107,9 @@ impl Recorder {
         if let Some(taken) = inner.taken.get_mut(probe) {
             *taken += 1;
         }
+        if let Some(asked) = inner.asked.get_mut(probe) {
+            *asked = sample.started.max(*asked);
+        }
         if stage.phase == Phase::Recovery
             && sample.started >= inner.recovery_from
             && let Some(streak) = inner.streaks.get_mut(probe)
@@ -138,8 +149,11 @@ impl Recorder {
             match phase {
                 Phase::SteadyState => {
                     inner.taken.fill(0);
+                    inner.asked.fill(0);
                     inner.guardrails.reset();
                 }
+                // From here on samples are counted: those of the steady state are no part of what is asked for.
+                Phase::Inject => inner.taken.fill(0),
                 Phase::Recovery => {
                     inner.streaks.fill(0);
                     inner.recovery_from = self.now();
@@ -190,7 +204,12 @@ impl Recorder {
         self.inner().streaks.get(probe).copied().unwrap_or_default()
     }
 
-    /// The samples of a probe in this trial.
+    /// When the latest sample of a probe in this trial was asked, in nanoseconds since the run began; 0 if none was.
+    pub(crate) fn asked(&self, probe: usize) -> u64 {
+        self.inner().asked.get(probe).copied().unwrap_or_default()
+    }
+
+    /// The samples of a probe in this trial; once its faults have begun, those since then.
     pub(crate) fn taken(&self, probe: usize) -> u32 {
         self.inner().taken.get(probe).copied().unwrap_or_default()
     }

@@ -51,21 +51,26 @@ impl Sampler {
         let mut in_flight: FuturesUnordered<BoxFuture<'static, Option<Sample>>> = FuturesUnordered::new();
         let mut number = 0;
         let mut begun_in_trial = 0;
+        let mut phase = Phase::SteadyState;
         let mut over = stage.borrow().over;
         while !over {
             tokio::select! {
                 _ = tick.tick() => {
                     let now = *stage.borrow();
-                    if now.phase == Phase::SteadyState {
-                        begun_in_trial = 0;
+                    if now.phase != phase {
+                        phase = now.phase;
+                        // `samples` are those since the faults began; a trial begins anew.
+                        if matches!(phase, Phase::SteadyState | Phase::Inject) {
+                            begun_in_trial = 0;
+                        }
                     }
-                    if !self.wanted(now) || self.samples.is_some_and(|n| begun_in_trial >= n) {
+                    if !self.wanted(now) || (phase != Phase::SteadyState && self.samples.is_some_and(|n| begun_in_trial >= n)) {
                         continue;
                     }
                     begun_in_trial += 1;
                     if in_flight.len() >= IN_FLIGHT {
                         let why = format!("{IN_FLIGHT} samples before it had no answer yet");
-                        recorder.record(Event::Sample(self.sample(recorder.now(), Answer::bad(why), None)));
+                        recorder.record(Event::Sample(self.sample(recorder.now(), Answer::bad(why), None, 0)));
                         continue;
                     }
                     let now_ns = recorder.now();
@@ -116,11 +121,11 @@ impl Sampler {
             }
             let took = begun.elapsed().as_secs_f64() * 1e3;
             let latency = (self.probe.unit() == "ms" || timed_out).then_some(took);
-            return Some(self.sample(started, answer, latency));
+            return Some(self.sample(started, answer, latency, tries));
         }
     }
 
-    fn sample(&self, started: u64, answer: Answer, latency: Option<f64>) -> Sample {
+    fn sample(&self, started: u64, answer: Answer, latency: Option<f64>, retries: u32) -> Sample {
         let value = answer.value.or(latency.filter(|_| self.probe.unit() == "ms")).filter(|v| v.is_finite());
         Sample {
             probe: self.index,
@@ -129,6 +134,7 @@ impl Sampler {
             value: if answer.broken { None } else { value.map(|v| (v * 1e4).round() / 1e4) },
             why: answer.bad.map(|why| why.chars().take(500).collect()),
             broken: answer.broken,
+            retries,
             wrote: answer.wrote,
         }
     }

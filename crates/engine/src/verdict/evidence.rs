@@ -8,8 +8,10 @@ use toprope_model::step::{Effect, Undone};
 pub(crate) enum Period {
     /// Before the first injection.
     Steady,
-    /// Some of it while a fault was in force.
+    /// Asked while a fault was in force; or bad, and answered while one was or after.
     InForce,
+    /// Good, but asked before a fault was in force and answered after that began: no evidence for either time.
+    Astride,
     /// After the first injection and while no fault was in force.
     After,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Whys {
 pub(crate) struct Watch {
     pub(crate) samples: Vec<Seen>,
     pub(crate) whys: Whys,
+    /// Samples since the injection that were asked more than once.
+    pub(crate) retried: u64,
     /// Writes that it saw acknowledged, and how many of them were missing at the end.
     pub(crate) found: Option<(u64, u64, Vec<String>)>,
 }
@@ -65,7 +69,8 @@ impl Watch {
 
     /// The samples since the first injection, in the order in which they were asked.
     pub(crate) fn since_injection(&self) -> Vec<Seen> {
-        let mut samples: Vec<Seen> = self.samples.iter().filter(|s| s.period != Period::Steady).copied().collect();
+        let since = |s: &&Seen| matches!(s.period, Period::InForce | Period::After);
+        let mut samples: Vec<Seen> = self.samples.iter().filter(since).copied().collect();
         samples.sort_by_key(|s| (s.started, s.at));
         samples
     }
@@ -89,6 +94,24 @@ impl Injection {
     /// When its effect is over by right: `None` while it is not.
     pub(crate) fn end(&self) -> Option<u64> {
         if self.lasting { self.undone.as_ref().map(|u| u.0) } else { self.injected }
+    }
+
+    /// Whether it was in force until it was ended, and its effect was seen.
+    pub(crate) fn took(&self) -> bool {
+        let seen = self.effect.as_ref().is_some_and(|(effect, _)| effect.took == Some(true));
+        self.failed.is_none() && self.injected.is_some() && self.ended.is_none() && seen
+    }
+
+    /// Whether it was in force at an instant. What happens at one instant is in force from its beginning to that.
+    fn covers(&self, instant: u64) -> bool {
+        let from = if self.lasting { self.injected.unwrap_or(u64::MAX) } else { self.injecting };
+        from <= instant && self.end().is_none_or(|end| instant <= end)
+    }
+
+    /// Whether a sample says something about it: asked while it was in force, or bad in that time.
+    fn meets(&self, sample: &Seen) -> bool {
+        let touched = self.injecting <= sample.at && self.end().is_none_or(|end| sample.started <= end);
+        self.covers(sample.started) || (sample.worth == Worth::Bad && touched)
     }
 }
 
@@ -226,21 +249,39 @@ impl Evidence {
         }
     }
 
+    /// When a sample that was answered at `at` counts. What is bad was touched by whatever was in force at any time
+    /// from its question to its answer; what is good shows something only of a fault that was there when it was asked.
+    fn period(&self, at: u64, started: u64, worth: Worth) -> Period {
+        let mut tried = self.injections.iter().filter(|i| i.failed.is_none());
+        let Some(first) = tried.next().filter(|first| at >= first.injecting) else { return Period::Steady };
+        let touched = self.open > 0 || self.last_end.is_some_and(|end| end >= started);
+        if worth != Worth::Good {
+            return if touched { Period::InForce } else { Period::After };
+        }
+        let mut all = std::iter::once(first).chain(tried);
+        if all.any(|i| i.covers(started)) {
+            Period::InForce
+        } else if started < first.injected.unwrap_or(u64::MAX) || touched {
+            Period::Astride
+        } else {
+            Period::After
+        }
+    }
+
+    /// Whether a probe was asked, and answered in earnest, while an injection was in force.
+    pub(crate) fn asked_during(&self, watch: &Watch, injection: &Injection) -> bool {
+        watch.samples.iter().any(|s| s.worth != Worth::Broken && s.period == Period::InForce && injection.meets(s))
+    }
+
     fn sample(&mut self, at: u64, sample: &Sample) {
-        let first = self.injections.iter().find(|i| i.failed.is_none()).map(|i| i.injecting);
-        let period = match first {
-            Some(first) if at >= first => {
-                let touched = self.open > 0 || self.last_end.is_some_and(|end| end >= sample.started);
-                if touched { Period::InForce } else { Period::After }
-            }
-            _ => Period::Steady,
-        };
-        let Some(watch) = self.probes.get_mut(sample.probe as usize) else { return };
         let worth = match (sample.broken, sample.ok) {
             (true, _) => Worth::Broken,
             (false, true) => Worth::Good,
             (false, false) => Worth::Bad,
         };
+        let period = self.period(at, sample.started, worth);
+        let Some(watch) = self.probes.get_mut(sample.probe as usize) else { return };
+        watch.retried += u64::from(sample.retries > 0 && period != Period::Steady);
         if worth != Worth::Good
             && let Some(why) = &sample.why
         {
@@ -248,7 +289,7 @@ impl Evidence {
             let first = match (worth, period) {
                 (Worth::Broken, _) => &mut whys.broken,
                 (_, Period::Steady) => &mut whys.steady,
-                (_, Period::InForce) => &mut whys.in_force,
+                (_, Period::InForce | Period::Astride) => &mut whys.in_force,
                 (_, Period::After) => &mut whys.after,
             };
             first.get_or_insert_with(|| why.clone());

@@ -82,10 +82,15 @@ impl Subject<'_> {
         let count = |worth| judged.iter().filter(|s| s.worth == worth).count() as u64;
         let good = count(Worth::Good);
         let injected = self.evidence.first_injected();
+        let mut reasons = reasons(&findings);
+        if self.watch.retried > 0 {
+            let again = words::count(self.watch.retried, "sample");
+            reasons.push(sentence(&format!("{again} since the injection got no good answer at the first try")));
+        }
         let judgement = ProbeJudgement {
             name: self.info.name.clone(),
             outcome: worst(findings.iter().map(|f| f.outcome)),
-            reasons: reasons(&findings),
+            reasons,
             samples: (good, good + count(Worth::Bad)),
             detect_ms: outage.zip(injected).map(|(o, from)| between(from, o.detected)),
             recover_ms: outage.and_then(|o| o.back.map(|back| between(o.detected, back))),
@@ -121,6 +126,7 @@ impl Subject<'_> {
         for finding in findings.iter_mut().filter(|f| f.outcome == Outcome::Held) {
             finding.text.push_str(&format!(" {force}"));
         }
+        findings.extend(self.unasked());
         let set = self.set(&after, "after the fault", &whys.after, TooFew::Undecided);
         let (_, all) = set.counted();
         if self.common.when == When::At || (all == 0 && after.is_empty()) {
@@ -142,6 +148,22 @@ impl Subject<'_> {
         }
         findings.extend(later);
         findings
+    }
+
+    /// That it was not asked while some of the faults were in force: what it saw of the others says nothing of them.
+    fn unasked(&self) -> Option<Finding> {
+        let lasting = self.evidence.injections.iter().filter(|i| i.lasting && i.failed.is_none());
+        let (asked, unasked): (Vec<_>, Vec<_>) = lasting.partition(|i| self.evidence.asked_during(self.watch, i));
+        if asked.is_empty() || unasked.is_empty() {
+            return None; // Without any sample in force there is a finding already.
+        }
+        let all = words::count((asked.len() + unasked.len()) as u64, "injection");
+        let text = format!(
+            "it was not asked in {} of {all}: a fault must last for longer than the interval of {}",
+            unasked.len(),
+            millis(self.info.interval_ms)
+        );
+        Some(Finding { missing: Some(1), ..Finding::new(Outcome::Inconclusive, sentence(&text)) })
     }
 
     /// How many samples it takes to judge every tolerance: those of the percentiles, and of a share of good ones as

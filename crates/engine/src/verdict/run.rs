@@ -212,9 +212,12 @@ impl<'e> Fold<'e> {
 
     fn injections(&self, against: &mut Against) {
         let injections = &self.evidence.injections;
+        // What was seen under a fault that took is seen, whatever became of another one.
+        let one_took = injections.iter().any(Injection::took);
         for injection in injections {
             let name = self.fault_name(injection);
-            let mut strictly = |text: String| against.any.push(sentence(&text));
+            let strict = if one_took { &mut against.held } else { &mut against.any };
+            let mut strictly = |text: String| strict.push(sentence(&text));
             if let Some(error) = &injection.failed {
                 strictly(format!("{name} could not be injected: {}", cut(error)));
                 continue;

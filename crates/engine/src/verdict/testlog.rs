@@ -160,6 +160,7 @@ impl Log {
             value: Some(value),
             why: bad.map(str::to_owned),
             broken: false,
+            retries: 0,
             wrote: None,
         };
         self.events.push((at, Event::Sample(sample)));
@@ -170,7 +171,16 @@ impl Log {
         let why = Some("curl: not found".to_owned());
         self.at(
             ms,
-            Event::Sample(Sample { probe, started: ms * MS, ok: false, value: None, why, broken: true, wrote: None }),
+            Event::Sample(Sample {
+                probe,
+                started: ms * MS,
+                ok: false,
+                value: None,
+                why,
+                broken: true,
+                retries: 0,
+                wrote: None,
+            }),
         )
     }
 

@@ -1,5 +1,5 @@
 use toprope_model::event::{Event, Phase, Record};
-use toprope_model::experiment::Experiment;
+use toprope_model::experiment::{Experiment, When};
 use toprope_model::step::{Effect, Undone};
 use toprope_model::verdict::{Ending, Judgement, Outcome};
 
@@ -436,9 +436,20 @@ fn a_claim_about_the_share_of_good_samples() {
 #[test]
 fn the_phase_of_a_probe_decides_what_is_judged() {
     for (when, times) in [("before", 0..2900), ("at", 3000..32_900), ("after", 33_100..43_000)] {
-        let e = checkout(&format!("when: {when}"));
+        let mut e = checkout(&format!("when: {}", if when == "before" { "during" } else { when }));
+        // A second one that is judged by the fault: with `before` alone nothing could be refuted.
+        if when == "before" {
+            let mut other = checkout("").spec.probes.remove(0);
+            other.common.name = Some("other".into());
+            e.spec.probes.push(other);
+            e.spec.probes[0].common.when = When::Before;
+        }
+        let e = e;
         let mut log = Log::new(&e);
         log.phases(3000, 33_000, 43_000).good(0, times.clone(), 100, 20.0);
+        if e.spec.probes.len() > 1 {
+            log.good(1, 0..43_000, 100, 20.0);
+        }
         log.inject(0, 3000, 33_000);
         assert_eq!(judge(&e, &log.records()).outcome, Outcome::Held, "{when}: {:?}", judge(&e, &log.records()).reasons);
         let mut empty = Log::new(&e);
@@ -596,4 +607,70 @@ fn samples_of_a_probe_that_is_not_known_are_left_out() {
     let mut log = good_run(&e);
     log.sample(7, 5000, 1.0, Some("who is that?"));
     assert_eq!(judge(&e, &log.records()).outcome, Outcome::Held);
+}
+
+/// Two faults one after the other, of 10 s each and 5 s apart.
+fn two_faults(e: &Experiment) -> Log {
+    let mut log = Log::new(e);
+    log.phases(3000, 28_000, 38_000);
+    log.inject(0, 3000, 13_000);
+    log.inject(1, 18_000, 28_000);
+    log
+}
+
+fn two_latencies() -> Experiment {
+    experiment(
+        "hypothesis: checkout stays fast\nprobes:\n- http: {get: \"http://127.0.0.1:8080/checkout\", status: 200, name: \
+         checkout}\nmethod:\n- network-latency: {delay: 200ms, for: 10s}\n- wait: {for: 5s}\n- network-latency: {delay: 1s, \
+         for: 10s, name: more}\n",
+    )
+}
+
+#[test]
+fn each_fault_must_have_been_asked_about() {
+    let e = two_latencies();
+    let mut log = two_faults(&e);
+    log.good(0, 0..17_000, 1000, 20.0).good(0, 28_500..38_000, 1000, 20.0);
+    let says = "it was not asked in 1 of 2 injections";
+    expect(&judge(&e, &log.records()), Outcome::Inconclusive, says);
+    log.sample(0, 20_000, 20.0, None);
+    expect(&judge(&e, &log.records()), Outcome::Held, "while faults were in force");
+}
+
+#[test]
+fn what_was_asked_before_a_fault_and_was_good_says_nothing_of_it() {
+    let e = checkout("");
+    let mut log = Log::new(&e);
+    log.phases(3000, 4000, 14_000).good(0, 0..2900, 500, 20.0).good(0, 4500..14_000, 500, 20.0);
+    log.inject(0, 3000, 4000);
+    // Asked 200 ms before the fault and answered in it.
+    log.sample(0, 2800, 500.0, None);
+    expect(&judge(&e, &log.records()), Outcome::Inconclusive, "there are no samples while the fault was in force");
+    log.sample(0, 3200, 20.0, None);
+    expect(&judge(&e, &log.records()), Outcome::Held, "while the fault was in force");
+}
+
+#[test]
+fn what_one_fault_showed_stays_shown_when_another_fails() {
+    let e = two_latencies();
+    let mut log = Log::new(&e);
+    log.phases(3000, 28_000, 38_000).good(0, 0..3000, 500, 20.0).good(0, 13_500..38_000, 500, 20.0);
+    log.bad(0, 4000..12_000, 500, "status 503, wanted 200");
+    log.inject(0, 3000, 13_000);
+    log.at(18_000, Event::InjectFailed { injection: 1, fault: 1, error: "no process matches".into() });
+    expect(&judge(&e, &log.records()), Outcome::Refuted, "could not be injected: no process matches");
+}
+
+#[test]
+fn that_it_took_retries_is_told() {
+    let e = checkout("retries: 3");
+    let mut log = good_run(&e);
+    let mut records = log.phase(0, Phase::SteadyState).records();
+    let sample = records.iter_mut().find_map(|r| match &mut r.event {
+        Event::Sample(sample) if sample.started > 5_000_000_000 => Some(sample),
+        _ => None,
+    });
+    sample.unwrap().retries = 2;
+    let judgement = judge(&e, &records);
+    expect(&judgement, Outcome::Held, "1 sample since the injection got no good answer at the first try");
 }

@@ -37,6 +37,11 @@ pub(super) fn check(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Pr
                 .help("give a fault `for: 30s`, or the probe `when: during`");
         }
     }
+    if !spec.probes.is_empty() && spec.probes.iter().all(|p| p.common.when == When::Before) {
+        problems
+            .add(spec.probes[0].kind_span, "nothing is asked while a fault is in force or after it", "`when: before`")
+            .help("what is asked before only cannot refute the hypothesis: leave `when` out, or add a probe");
+    }
     guardrails(spec, node, problems);
     if let Some(wanted) = &spec.search {
         searched(spec, wanted, tables, problems);
@@ -71,12 +76,34 @@ fn probes(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Problems) {
         if common.recovers.is_some() && common.unaffected == Some(true) {
             problems.add(probe.kind_span, "a probe recovers or is unaffected, not both", "says both");
         }
+        claims(probe, problems);
         if common.interval.is_some_and(|i| i.0.is_zero()) {
             problems.add(probe.kind_span, "an interval of nothing never ends", "interval: 0");
         }
         if common.timeout.0.is_zero() {
             problems.add(probe.kind_span, "a timeout of nothing makes every sample bad", "timeout: 0");
         }
+    }
+}
+
+/// What a probe claims must be able to be false, and to be shown.
+fn claims(probe: &super::ProbeItem, problems: &mut Problems) {
+    let (common, span) = (&probe.common, probe.kind_span);
+    if common.good.is_some_and(|good| good.share() <= 0.0) {
+        let help = "what is never refuted shows nothing: say how many must be good, for instance good: 95%";
+        problems.add(span, "no sample has to be good", "good: 0%").help(help);
+    }
+    let Some(confidence) = common.confidence else { return };
+    if confidence.share() < 0.5 || confidence.share() >= 1.0 {
+        problems
+            .add(span, format!("nothing is claimed with a confidence of {confidence}"), "from 50% to below 100%")
+            .help("no number of samples makes it certain; 95% and 99% are usual");
+    }
+    let bounded = |t: &(_, Option<f64>, _, _)| t.1.is_some_and(|q| q < 1.0);
+    if common.good.is_none() && !common.tolerances().iter().any(bounded) {
+        problems
+            .add(span, "`confidence` has nothing to claim", "no share and no percentile")
+            .help("give a share of good samples (`good: 99%`) or a percentile (`p95: \"< 300ms\"`); what has no bound by nature, as `max` or `mean`, has no test");
     }
 }
 

@@ -110,3 +110,21 @@ fn errors_point_and_say_what_to_write_instead() {
         .join("\n\n")
     );
 }
+
+#[test]
+fn what_can_neither_be_shown_nor_refuted_is_refused() {
+    let probe = |more: &str| TEN_LINES.replace("p99: \"< 300ms\"", more);
+    for (more, says) in [
+        ("when: before", "nothing is asked while a fault is in force or after it"),
+        ("good: 0%", "no sample has to be good"),
+        ("confidence: 99%", "`confidence` has nothing to claim"),
+        ("max: \"< 1s\", confidence: 99%", "`confidence` has nothing to claim"),
+        ("good: 99%, confidence: 100%", "nothing is claimed with a confidence of 100%"),
+        ("good: 99%, confidence: 0%", "nothing is claimed with a confidence of 0%"),
+    ] {
+        let error = read(&probe(more)).expect_err(more);
+        assert!(error.contains(says), "{more}: {error}");
+    }
+    assert!(read(&probe("good: 99%, confidence: 99%")).is_ok());
+    assert!(read(&probe("p95: \"< 300ms\", confidence: 95%")).is_ok());
+}
