@@ -86,6 +86,18 @@ fn exit_3_a_system_that_is_ill_before_proves_nothing() {
 }
 
 #[test]
+fn exit_3_a_system_that_hangs_since_its_steady_state_proves_nothing() {
+    let toprope = Toprope::new();
+    // The first answer comes, and no other: those that are still waited for belong to the steady state too.
+    let spec =
+        flag("command: {run: [sh, -c, 'mkdir asked && exit; sleep 60'], interval: 100ms, timeout: 2s}", "name: a");
+    let told = run(&toprope, &format!("steady-state: {{for: 1s}}\n{spec}"), 3);
+    assert!(told.contains("The steady state was not seen"), "{told}");
+    assert!(!toprope.events().iter().any(|e| matches!(e, Event::Injecting { .. })), "nothing may be injected");
+    toprope.assert_clean();
+}
+
+#[test]
 fn exit_3_a_probe_that_breaks_proves_nothing() {
     let toprope = Toprope::new();
     // The program that the probe runs is moved away while the fault is in force.

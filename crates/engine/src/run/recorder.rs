@@ -40,6 +40,8 @@ struct Inner {
     recovery_from: u64,
     /// Samples of each probe in this trial.
     taken: Vec<u32>,
+    /// When the samples were asked that have no answer yet.
+    unanswered: Vec<u64>,
 }
 
 impl Recorder {
@@ -51,8 +53,14 @@ impl Recorder {
         observer: mpsc::UnboundedSender<Arc<Record>>,
     ) -> Self {
         let stage = Stage { phase: Phase::SteadyState, in_force: 0, first_injection: None, over: false };
-        let inner =
-            Inner { log: Some(log), guardrails, streaks: vec![0; probes], recovery_from: 0, taken: vec![0; probes] };
+        let inner = Inner {
+            log: Some(log),
+            guardrails,
+            streaks: vec![0; probes],
+            recovery_from: 0,
+            taken: vec![0; probes],
+            unanswered: vec![],
+        };
         Self { inner: Mutex::new(inner), started: Instant::now(), stage: watch::channel(stage).0, stop, observer }
     }
 
@@ -188,6 +196,27 @@ impl Recorder {
     /// The good samples in a row of a probe since the undo.
     pub(crate) fn streak(&self, probe: usize) -> u32 {
         self.inner().streaks.get(probe).copied().unwrap_or_default()
+    }
+
+    /// A sample is asked for; returns when, in nanoseconds since the run began.
+    pub(super) fn asks(&self) -> u64 {
+        let mut inner = self.inner();
+        let now = self.now();
+        inner.unanswered.push(now);
+        now
+    }
+
+    /// The sample that was asked for then has its answer, or will have none.
+    pub(super) fn answered(&self, asked: u64) {
+        let unanswered = &mut self.inner().unanswered;
+        if let Some(index) = unanswered.iter().position(|other| *other == asked) {
+            unanswered.swap_remove(index);
+        }
+    }
+
+    /// Whether a sample that was asked for by then has no answer yet.
+    pub(super) fn is_waiting_since(&self, then: u64) -> bool {
+        self.inner().unanswered.iter().any(|asked| *asked <= then)
     }
 
     /// The samples of a probe in this trial.
