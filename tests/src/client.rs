@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::eventually;
+use crate::{PATIENCE, within};
 
 /// A program that prints a line for each answer that it gets. It is ended with the value.
 #[derive(Debug)]
@@ -55,7 +55,8 @@ impl Client {
     #[track_caller]
     pub fn until_answered(&self, more: usize) {
         let before = self.answers();
-        eventually("the client gets answers", || self.answers() >= before + more);
+        // After packets were lost, TCP takes up to as long again until it sends once more.
+        within(PATIENCE * 4, "the client gets answers", || self.answers() >= before + more);
     }
 
     /// How many answers it got.

@@ -53,7 +53,7 @@ impl Postgres {
         server.until_listening(port);
         let postgres = Self { server, port, directory: directory };
         crate::eventually("PostgreSQL answers", || postgres.answers());
-        let (text, made) = postgres.client("pgbench", &["--initialize", "--quiet"]);
+        let (text, made) = postgres.client("30", "pgbench", &["--initialize", "--quiet"]);
         assert!(made, "{text}");
         postgres
     }
@@ -68,19 +68,24 @@ impl Postgres {
         ["-h", "127.0.0.1", "-p", &self.port.to_string()].map(str::to_owned)
     }
 
-    fn client(&self, name: &str, words: &[&str]) -> (String, bool) {
+    fn client(&self, seconds: &str, name: &str, words: &[&str]) -> (String, bool) {
         let connection = self.connection();
         let mut args: Vec<&str> = connection.iter().map(String::as_str).collect();
         args.extend(["-U", "postgres"]);
         args.extend(words);
         args.push("postgres");
         let path = program(name).display().to_string();
-        client("timeout", &[&["10", path.as_str()], args.as_slice()].concat())
+        client("timeout", &[&[seconds, path.as_str()], args.as_slice()].concat())
     }
 
     /// What psql says to a statement, and whether it succeeded.
     pub fn psql(&self, statement: &str) -> (String, bool) {
-        self.client("psql", &["-X", "-A", "-t", "-c", statement])
+        self.psql_within("10", statement)
+    }
+
+    /// The same, within so many seconds.
+    pub fn psql_within(&self, seconds: &str, statement: &str) -> (String, bool) {
+        self.client(seconds, "psql", &["-X", "-A", "-t", "-c", statement])
     }
 
     /// Whether a new client gets an answer.

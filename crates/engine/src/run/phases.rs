@@ -42,7 +42,7 @@ pub(super) async fn run(
         other => other?,
     }
     let seed = prepare::seed(&setup);
-    let run = prepare::new_run_id();
+    let run = prepare::new_run_id(setup.state.run_ids().last().map(String::as_str));
     let probes = build_probes(&setup, &run)?;
     // Planned before anything is written: a run that cannot be has no log.
     let planned = plan_all(&setup, seed).await?;
