@@ -33,7 +33,7 @@ struct Site {
 impl Site {
     /// Runs a test with all servers in a network of its own.
     fn open(test: impl FnOnce(Self) + Send) {
-        if !installed(&[Nginx::NEEDS, Redis::NEEDS, Postgres::NEEDS].concat()) {
+        if !installed(&[Nginx::NEEDS, Redis::NEEDS, Postgres::NEEDS, &["nft"]].concat()) {
             return;
         }
         network::own(|| {
@@ -134,7 +134,7 @@ fn until_sampled(run: &mut Running<'_>, count: usize) {
 fn dropped_packets_leave_clients_waiting_and_let_them_go_on() {
     Site::open(|site| {
         let (redis, session) = (site.redis.client(), site.postgres.session());
-        let mut run = site.hit("network-partition", "action: drop", 1, "timeout: 3s");
+        let mut run = site.hit("network-partition", "action: drop", 1, "timeout: 6s");
         for got in site.ask("1", 1) {
             assert!(!got.answered && got.took > Duration::from_millis(900), "{got:?}");
         }
@@ -157,7 +157,7 @@ fn rejected_packets_refuse_clients_and_cut_those_that_were_connected() {
         let connected =
             || site.postgres.psql("select count(*) from pg_stat_activity where application_name = 'pgbench'").0;
         eventually("the pool is connected", || connected().trim() == "2");
-        let mut run = site.hit("network-partition", "action: reject", 1, "timeout: 3s");
+        let mut run = site.hit("network-partition", "action: reject", 1, "timeout: 20s");
         for got in site.ask("10", 1) {
             let refused = ["refused", "Couldn't connect"].iter().any(|word| got.said.contains(word));
             assert!(!got.answered && refused && got.took < Duration::from_secs(8), "{got:?}");

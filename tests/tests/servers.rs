@@ -33,7 +33,7 @@ fn a_paused_redis_hangs_for_its_clients_and_goes_on_with_them() {
         "paused",
         &format!(
             "probes:
-- command: {{run: [redis-cli, -p, '{}', ping], matches: PONG, interval: 200ms, timeout: 3s}}
+- command: {{run: [redis-cli, -p, '{}', ping], matches: PONG, interval: 200ms, timeout: 6s}}
 {}
 method:
 - process-pause: {{target: {{pid: {}}}, for: 60s}}",
@@ -74,8 +74,8 @@ fn a_paused_nginx_worker_takes_connections_and_answers_none() {
         "hangs",
         &format!(
             "probes:
-- http: {{get: '{}', status: 200, interval: 200ms, timeout: 3s}}
-- tcp: {{connect: '{}', interval: 200ms, timeout: 3s}}
+- http: {{get: '{}', status: 200, interval: 200ms, timeout: 6s}}
+- tcp: {{connect: '{}', interval: 200ms, timeout: 6s}}
 {}
 method:
 - process-pause: {{target: {{pid: {}}}, for: 60s}}",
@@ -110,7 +110,7 @@ fn a_paused_postmaster_takes_no_client_and_keeps_those_that_it_has() {
         "postmaster",
         &format!(
             "probes:
-- sql: {{url: 'postgres://postgres@{address}/postgres', query: select 1, interval: 200ms, timeout: 3s}}
+- sql: {{url: 'postgres://postgres@{address}/postgres', query: select 1, interval: 200ms, timeout: 6s}}
 {}
 method:
 - process-pause: {{target: {{pid: {}}}, for: 60s}}",
