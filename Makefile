@@ -20,7 +20,7 @@ NEXTEST_PROFILE ?= $(if $(CI),ci,default)
 BUILD_NEEDS := cc=gcc,libc6-dev
 # What tests use where it is there. They start every server themselves, on ports and directories of their own.
 TEST_NEEDS := nginx=nginx curl=curl redis-server=redis-server redis-cli=redis-tools initdb=postgresql \
-	wrk=wrk nft=nftables ip=iproute2 mkfs.ext4=e2fsprogs \
+	pgbouncer=pgbouncer faketime=faketime wrk=wrk nft=nftables ip=iproute2 mkfs.ext4=e2fsprogs \
 	python3=python3 pytest=python3-pytest
 
 # Tests and tools are built in one way, so that nothing is built twice with other features; the demo for a newcomer is

@@ -78,5 +78,5 @@ install $packages || without "apt-get could not install them"
 
 # An enabled server would start with the machine.
 for package in $packages; do
-    case $package in nginx | redis-server | postgresql) update-rc.d "$package" disable ;; esac
+    case $package in nginx | redis-server | postgresql | pgbouncer) update-rc.d "$package" disable ;; esac
 done

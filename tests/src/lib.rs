@@ -5,6 +5,7 @@
 //! time and each can tell what its Toprope left behind.
 
 mod binary;
+pub mod client;
 pub mod hostile;
 pub mod network;
 pub mod programs;

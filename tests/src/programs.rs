@@ -27,7 +27,8 @@ pub fn installed(names: &[&str]) -> bool {
     false
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// A program's path, where it is installed.
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
     directories.extend(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from));

@@ -97,6 +97,19 @@ impl Toprope {
         self.write(&format!("{name}.yaml"), text)
     }
 
+    /// A probe that keeps the faults of its run in force until [`Toprope::let_go`], so that a test can look at them as
+    /// long as its machine takes.
+    pub fn watcher(&self) -> String {
+        let done = self.path("done");
+        let wait = format!("until test -e {}; do sleep 0.05; done", done.display());
+        format!("- command: {{name: watcher, run: [sh, -c, '{wait}'], when: at, samples: 1, timeout: 60s}}")
+    }
+
+    /// The test has seen what it wanted to see: the faults end.
+    pub fn let_go(&self) {
+        self.write("done", "");
+    }
+
     /// A command of this Toprope, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         self.wrapped(&[], args)
@@ -300,6 +313,20 @@ impl Running<'_> {
     #[track_caller]
     pub fn until_in_force(&mut self) {
         self.until("a fault is in force", |event| matches!(event, Event::Injected { .. }));
+    }
+
+    /// Waits until the probe of this index has so many samples that were asked while the run's faults were in force.
+    #[track_caller]
+    pub fn until_sampled(&mut self, probe: u32, count: usize) {
+        eventually("a probe is asked while the fault is in force", || {
+            let records = self.records();
+            let Some(last) = records.iter().rposition(|r| matches!(r.event, Event::Injected { .. })) else {
+                return false;
+            };
+            let since = records[last].at;
+            let asked = |r: &&Record| matches!(&r.event, Event::Sample(s) if s.probe == probe && s.started >= since);
+            records[last..].iter().filter(asked).count() >= count
+        });
     }
 
     /// Its injectors that live.

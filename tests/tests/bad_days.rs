@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::mount::MsFlags;
 use toprope_model::event::Event;
 use toprope_os::process::{ProcessInfo, State};
+use toprope_tests::programs::installed;
 use toprope_tests::{Toprope, eventually, is_root, network};
 
 /// A process that does nothing, and ends with the test.
@@ -232,6 +233,48 @@ fn cores_that_another_run_loads_are_taken() {
     let second = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(2);
     assert!(second.stderr.contains("already taken") && second.stderr.contains("toprope undo"), "{second}");
     first.wait().expect(0);
+    toprope.assert_clean();
+}
+
+/// Where Debian puts the library that gives a program another time.
+fn faketime() -> Option<std::path::PathBuf> {
+    let libraries = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    libraries.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
+}
+
+#[test]
+fn a_clock_that_is_set_back_during_a_run_changes_no_time_that_was_measured() {
+    if !installed(&["faketime"]) {
+        return;
+    }
+    let library = faketime().expect("the program comes with its library");
+    let (toprope, sleeper) = (Toprope::new(), Sleeper::start());
+    let run = |clock: &str, manifest: &str| {
+        let mut command = toprope.command(&["run", manifest]);
+        // The file is read whenever the time is asked for: so the clock can be set while the run goes on.
+        command.env("LD_PRELOAD", &library).env("FAKETIME_TIMESTAMP_FILE", toprope.write("clock", clock));
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        toprope.spawn(command)
+    };
+    let mut first = run("+4000d\n", &pause(&toprope, "first", sleeper.pid(), "2s"));
+    first.until_in_force();
+    toprope.write("clock", "-4000d\n");
+    let done = first.wait().expect(0);
+    assert!(done.stdout.contains("run 203"), "the clock was not set: {done}");
+    let log = toprope.log();
+    assert!(log.is_closed() && log.records.windows(2).all(|pair| pair[0].at <= pair[1].at));
+    let at = |wanted: fn(&Event) -> bool| log.records.iter().find(|r| wanted(&r.event)).expect("it happened").at;
+    let lasted = at(|e| matches!(e, Event::Undone { .. })) - at(|e| matches!(e, Event::Injected { .. }));
+    assert!((1.5..15.0).contains(&Duration::from_nanos(lasted).as_secs_f64()), "{lasted} ns");
+    assert!(!sleeper.is_held());
+    let first = toprope.runs();
+    toprope.run(&["report", "--verify"]).expect(0);
+
+    // What comes later is later, whatever the clock says.
+    run("-4000d\n", &pause(&toprope, "second", sleeper.pid(), "300ms")).wait().expect(0);
+    let last = toprope.run(&["report"]).expect(0);
+    assert!(last.stdout.contains("second"), "{last}");
+    assert_eq!(toprope.runs()[0], first[0]);
     toprope.assert_clean();
 }
 

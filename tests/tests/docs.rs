@@ -9,15 +9,17 @@
 //! - ```` ```yaml NAME ```` (or any other language with a name): the file is written for the commands that follow.
 //! - ```` ```yaml ```` is validated: an experiment or a topology as it is; within a small manifest a list of probes or of
 //!   steps (it begins with `- `) or any other part of a `spec`.
-//! - `<!-- not run: REASON -->` before a block leaves it out, `<!-- needs: PROGRAM, … -->` names what a page uses.
+//! - `<!-- not run: REASON -->` before a block leaves it out, `<!-- needs: PROGRAM, … -->` names what a page uses, which
+//!   may be `root`.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use toprope_tests::programs::installed;
+use toprope_tests::programs::{find, installed};
 use toprope_tests::{Toprope, is_root, skip, within};
 
 /// How long a command of a page may take.
@@ -44,6 +46,7 @@ pages! {
     ci: "docs/guide/ci.md",
     safety: "docs/guide/safety.md",
     privileges: "docs/guide/privileges.md",
+    servers: "examples/servers/README.md",
 }
 
 #[test]
@@ -147,11 +150,16 @@ fn page(name: &str) {
     let needs =
         text.lines().filter_map(|l| l.strip_prefix("<!-- needs:")).flat_map(|l| l.trim_end_matches("-->").split(','));
     let mut needs: Vec<&str> = needs.map(str::trim).collect();
+    let with_root = needs.contains(&"root");
+    needs.retain(|need| *need != "root");
     needs.extend(["bash", "unshare", "ip"]);
-    if !installed(&needs) {
+    if !installed(&needs) || (with_root && !is_root()) {
         return;
     }
     let toprope = Toprope::new();
+    if with_root {
+        never_as_root(&toprope);
+    }
     std::os::unix::fs::symlink(root().join("examples"), toprope.path("examples")).expect("the directory is ours");
     let Some(mut shell) = Shell::start(&toprope) else { return };
     for block in blocks(&text).iter().filter(|b| b.left_out.is_none()) {
@@ -168,6 +176,24 @@ fn page(name: &str) {
         }
     }
     shell.follow(name, &Shown { command: "toprope residue".into(), output: "clean: …".into() });
+}
+
+/// Puts programs in front of those that refuse to be root, as the tests may be: they start them as nobody, who may write
+/// beside them.
+fn never_as_root(toprope: &Toprope) {
+    let open = std::fs::Permissions::from_mode(0o1777);
+    std::fs::set_permissions(toprope.directory(), open).expect("the directory is ours");
+    for (name, how) in [
+        ("initdb", "setpriv --reuid nobody --regid nogroup --clear-groups -- PROGRAM"),
+        ("postgres", "setpriv --reuid nobody --regid nogroup --clear-groups -- PROGRAM"),
+        ("pgbouncer", "PROGRAM --user nobody"),
+    ] {
+        if let Some(program) = find(name) {
+            let how = how.replace("PROGRAM", &program.display().to_string());
+            let path = toprope.write(name, format!("#!/bin/sh\nexec {how} \"$@\"\n"));
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("the file is ours");
+        }
+    }
 }
 
 /// Validates a manifest, or a part of one within a whole one.

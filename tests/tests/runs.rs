@@ -1,10 +1,12 @@
 //! How runs end, and what they leave to be read: exit codes, streams, reports, logs.
 
 use std::process::Command;
+use std::time::Duration;
 
 use toprope_model::event::{Event, Record};
 use toprope_model::verdict::Outcome;
-use toprope_tests::Toprope;
+use toprope_os::process::Signal;
+use toprope_tests::{Toprope, eventually};
 
 /// A fault that is a file, and a probe that looks whether it is there.
 fn flag(probe: &str, fault: &str) -> String {
@@ -86,6 +88,18 @@ fn exit_3_a_system_that_is_ill_before_proves_nothing() {
 }
 
 #[test]
+fn exit_3_a_system_that_hangs_since_its_steady_state_proves_nothing() {
+    let toprope = Toprope::new();
+    // The first answer comes, and no other: those that are still waited for belong to the steady state too.
+    let spec =
+        flag("command: {run: [sh, -c, 'mkdir asked && exit; sleep 60'], interval: 100ms, timeout: 2s}", "name: a");
+    let told = run(&toprope, &format!("steady-state: {{for: 1s}}\n{spec}"), 3);
+    assert!(told.contains("The steady state was not seen"), "{told}");
+    assert!(!toprope.events().iter().any(|e| matches!(e, Event::Injecting { .. })), "nothing may be injected");
+    toprope.assert_clean();
+}
+
+#[test]
 fn exit_3_a_probe_that_breaks_proves_nothing() {
     let toprope = Toprope::new();
     // The program that the probe runs is moved away while the fault is in force.
@@ -138,6 +152,31 @@ method:
     assert!(done.took.as_secs() < 15, "the guardrail did not shorten it: {done}");
     assert!(done.stdout.contains("3 samples of visitors in a row were bad"), "{done}");
     assert!(!toprope.path("flag").exists());
+    toprope.assert_clean();
+}
+
+#[test]
+fn nothing_is_applied_before_the_run_has_written_down_that_it_begins() {
+    let toprope = Toprope::new();
+    // It is looked for when the run is planned, and just before it is applied: then the run is made to stand still.
+    let check = "echo >>checks; test $(wc -l <checks) != 2 || until test -e still; do sleep 0.05; done; test -e flag";
+    let spec = format!(
+        "probes:
+- {GOOD}
+method:
+- command: {{apply: [touch, flag], check: [sh, -c, '{check}'], undo: [rm, -f, flag], for: 600ms}}"
+    );
+    let experiment = toprope.experiment("slow-run", &spec);
+    let mut run = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
+    let looked = || std::fs::read_to_string(toprope.path("checks")).is_ok_and(|text| text.lines().count() == 2);
+    eventually("the fault is planned anew", looked);
+    run.signal(Signal::STOP);
+    toprope.write("still", "");
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!toprope.path("flag").exists(), "it was applied, and the log knows nothing of it");
+    run.signal(Signal::CONT);
+    run.until_in_force();
+    run.wait().expect(0);
     toprope.assert_clean();
 }
 

@@ -29,7 +29,7 @@ use crate::journal::{Journal, JournalError};
 use crate::log::LogError;
 use crate::state::{State, StateError};
 
-pub use prepare::{RUNNING, new_run_id, seal_dead_runs};
+pub use prepare::{RUNNING, seal_dead_runs};
 pub use recorder::Recorder;
 
 /// Everything that a run needs to know.

@@ -95,7 +95,10 @@ impl Nginx {
     /// There is none.
     #[track_caller]
     pub fn worker(&self) -> ProcessInfo {
-        self.server.workers().into_iter().find(|w| w.cmdline.join(" ").contains("worker")).expect("a worker")
+        let worker = || self.server.workers().into_iter().find(|w| w.cmdline.join(" ").contains("worker process"));
+        // The master listens before it starts one.
+        crate::eventually("nginx has a worker", || worker().is_some());
+        worker().expect("it was just there")
     }
 
     /// What curl sees: the status (0 for no answer) and the seconds that it took, at most so many.

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use toprope_os::process::Signal;
 
 use super::{Server, client, directory, free_port};
+use crate::client::Client;
 use crate::programs::program;
 
 /// The user that PostgreSQL runs as where the test is root, which it refuses to be.
@@ -19,7 +20,7 @@ pub struct Postgres {
     pub server: Server,
     /// Its port on 127.0.0.1.
     pub port: u16,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Default for Postgres {
@@ -50,9 +51,9 @@ impl Postgres {
         let output = directory.path().join("output");
         let mut server = Server::start("postgres", &args, Some(USER), Signal::QUIT, &output);
         server.until_listening(port);
-        let postgres = Self { server, port, _directory: directory };
+        let postgres = Self { server, port, directory: directory };
         crate::eventually("PostgreSQL answers", || postgres.answers());
-        let (text, made) = postgres.client("pgbench", &["--initialize", "--quiet"]);
+        let (text, made) = postgres.client("30", "pgbench", &["--initialize", "--quiet"]);
         assert!(made, "{text}");
         postgres
     }
@@ -67,19 +68,24 @@ impl Postgres {
         ["-h", "127.0.0.1", "-p", &self.port.to_string()].map(str::to_owned)
     }
 
-    fn client(&self, name: &str, words: &[&str]) -> (String, bool) {
+    fn client(&self, seconds: &str, name: &str, words: &[&str]) -> (String, bool) {
         let connection = self.connection();
         let mut args: Vec<&str> = connection.iter().map(String::as_str).collect();
         args.extend(["-U", "postgres"]);
         args.extend(words);
         args.push("postgres");
         let path = program(name).display().to_string();
-        client("timeout", &[&["10", path.as_str()], args.as_slice()].concat())
+        client("timeout", &[&[seconds, path.as_str()], args.as_slice()].concat())
     }
 
     /// What psql says to a statement, and whether it succeeded.
     pub fn psql(&self, statement: &str) -> (String, bool) {
-        self.client("psql", &["-X", "-A", "-t", "-c", statement])
+        self.psql_within("10", statement)
+    }
+
+    /// The same, within so many seconds.
+    pub fn psql_within(&self, seconds: &str, statement: &str) -> (String, bool) {
+        self.client(seconds, "psql", &["-X", "-A", "-t", "-c", statement])
     }
 
     /// Whether a new client gets an answer.
@@ -87,15 +93,45 @@ impl Postgres {
         self.psql("select 1") == ("1\n".to_owned(), true)
     }
 
-    /// Starts pgbench: so many clients that each keep one connection, for so many seconds; only reads.
+    /// Starts a psql that keeps one connection and asks 20 times a second.
+    ///
+    /// # Panics
+    /// It gets no answer.
+    #[track_caller]
+    pub fn session(&self) -> Client {
+        let mut command = Command::new(program("psql"));
+        let script = self.directory.path().join("watch.sql");
+        std::fs::write(&script, "select 'answer ' || 6 * 7 \\watch 0.05\n").expect("the directory can be written");
+        command.args(self.connection()).args(["-U", "postgres", "-X", "-A", "-t", "-f"]).arg(script).arg("postgres");
+        Client::start(command, "answer 42")
+    }
+
+    /// Starts pgbench: so many clients that each keep one connection, for so many seconds at most; together they ask
+    /// 20 times a second, and only read.
     ///
     /// # Panics
     /// It is not installed.
     pub fn pgbench(&self, clients: u32, seconds: u32) -> Pgbench {
+        let (clients, seconds) = (clients.to_string(), seconds.to_string());
+        self.start_pgbench(&["-c", &clients, "-T", &seconds, "--rate", "20"])
+    }
+
+    /// Runs so many transactions of pgbench on one connection; returns their mean latency in milliseconds.
+    ///
+    /// # Panics
+    /// It printed none.
+    #[track_caller]
+    pub fn latency(&self, transactions: u32) -> f64 {
+        let text = self.start_pgbench(&["-c", "1", "-t", &transactions.to_string()]).output();
+        let line = text.lines().find_map(|line| line.strip_prefix("latency average = "));
+        let number = line.and_then(|line| line.trim_end_matches(" ms").parse().ok());
+        number.unwrap_or_else(|| panic!("no latency in {text}"))
+    }
+
+    fn start_pgbench(&self, args: &[&str]) -> Pgbench {
         let mut command = Command::new(program("pgbench"));
         command.args(self.connection()).args(["-U", "postgres", "--select-only", "--no-vacuum"]);
-        command.args(["-c", &clients.to_string(), "-T", &seconds.to_string(), "postgres"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(args).arg("postgres").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Pgbench(command.spawn().expect("pgbench can be started"))
     }
 }
@@ -126,17 +162,5 @@ impl Pgbench {
     pub fn output(self) -> String {
         let output = self.0.wait_with_output().expect("our own child");
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-    }
-
-    /// Waits for its end; returns the mean latency in milliseconds.
-    ///
-    /// # Panics
-    /// It printed none.
-    #[track_caller]
-    pub fn latency(self) -> f64 {
-        let text = self.output();
-        let line = text.lines().find_map(|line| line.strip_prefix("latency average = "));
-        let number = line.and_then(|line| line.trim_end_matches(" ms").parse().ok());
-        number.unwrap_or_else(|| panic!("no latency in {text}"))
     }
 }

@@ -1,11 +1,14 @@
 //! A redis-server.
 
 use std::ffi::OsStr;
+use std::process::Command;
 
 use tempfile::TempDir;
 use toprope_os::process::Signal;
 
 use super::{Server, client, directory, free_port};
+use crate::client::Client;
+use crate::programs::program;
 
 /// A redis-server that keeps nothing on disk.
 #[derive(Debug)]
@@ -54,40 +57,35 @@ impl Redis {
         client("timeout", &[&[seconds, "redis-cli", "-p", &port], words].concat())
     }
 
-    /// Whether it answers within a second.
+    /// Whether a new client gets an answer.
     pub fn answers(&self) -> bool {
-        self.cli("1", &["ping"]) == ("PONG\n".to_owned(), true)
+        self.cli("10", &["ping"]) == ("PONG\n".to_owned(), true)
     }
 
-    /// Starts redis-benchmark with so many requests on one connection; its output is CSV.
-    pub fn benchmark(&self, requests: u32) -> Benchmark {
-        Benchmark::start(self.port, requests)
-    }
-}
-
-/// A redis-benchmark that runs.
-#[derive(Debug)]
-pub struct Benchmark(std::process::Child);
-
-impl Benchmark {
-    fn start(port: u16, requests: u32) -> Self {
-        let mut command = std::process::Command::new(crate::programs::program("redis-benchmark"));
-        command.args(["-p", &port.to_string(), "-n", &requests.to_string(), "-c", "1", "-t", "ping_mbulk", "--csv"]);
-        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
-        Self(command.stderr(std::process::Stdio::null()).spawn().expect("redis-benchmark can be started"))
+    /// Starts a redis-cli that keeps one connection and asks 20 times a second.
+    ///
+    /// # Panics
+    /// It gets no answer.
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        let mut command = Command::new(program("redis-cli"));
+        command.args(["-p", &self.port.to_string(), "-r", "-1", "-i", "0.05", "ping"]);
+        Client::start(command, "PONG")
     }
 
-    /// Waits for its end; returns the mean and the largest latency in milliseconds.
+    /// Runs redis-benchmark with so many requests on one new connection; returns the mean and the largest latency in
+    /// milliseconds.
     ///
     /// # Panics
     /// Its output is not as expected.
     #[track_caller]
-    pub fn latency(self) -> (f64, f64) {
-        let output = self.0.wait_with_output().expect("our own child");
-        let text = String::from_utf8_lossy(&output.stdout);
+    pub fn benchmark(&self, requests: u32) -> (f64, f64) {
+        let (port, requests) = (self.port.to_string(), requests.to_string());
+        let args = ["-p", &port, "-n", &requests, "-c", "1", "-t", "ping_mbulk", "--csv"];
+        let (text, _) = client("redis-benchmark", &args);
         let mut lines = text.lines().map(|line| line.split(',').map(|field| field.trim_matches('"')));
-        let (header, row) = (lines.next().expect("a header"), lines.next().expect("a row of results"));
-        let row: Vec<(&str, &str)> = header.zip(row).collect();
+        let header = lines.find(|line| line.clone().any(|field| field == "test")).expect("a header");
+        let row: Vec<(&str, &str)> = header.zip(lines.next().expect("a row of results")).collect();
         let field = |name| {
             let value = row.iter().find(|(header, _)| *header == name).map(|(_, value)| value.parse());
             value.and_then(Result::ok).unwrap_or_else(|| panic!("no {name} in {text}"))

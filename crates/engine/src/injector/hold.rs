@@ -42,6 +42,11 @@ pub(super) async fn hold(
         Err(error) => return run.send(failed(error)).await,
     };
     run.send(FromInjector::Planned(Box::new(plan.clone()))).await;
+    // The run writes down that it begins before anything can be felt of it: else what a probe feels while the run is slow
+    // to listen would be counted to the time before.
+    if !logged(requests).await {
+        return run.send(failed(FaultError::new("it was to end before it was in force"))).await;
+    }
     let journal = &planned.journal;
     let deadline = boottime() + planned.params.duration;
     let mut entry = match intent(planned, &plan, &request, deadline).and_then(|intent| Ok(journal.begin(&intent)?)) {
@@ -188,6 +193,17 @@ async fn finish(journal: &Journal, entry: &Entry, guard: Option<Guard>, requests
         && journal.read(entry.path()).is_ok_and(|r| r.undone().is_some())
     {
         let _ = journal.remove(entry.path());
+    }
+}
+
+/// Waits until the run has in its log what it was told; false where it is gone, or wants the end of it instead.
+async fn logged(requests: &mut Requests) -> bool {
+    loop {
+        match requests.recv().await {
+            Some(ToInjector::Logged) => return true,
+            None | Some(ToInjector::Release { .. }) => return false,
+            Some(_) => {}
+        }
     }
 }
 

@@ -22,7 +22,8 @@ pub enum ToInjector {
         /// Why, for the log.
         why: String,
     },
-    /// [`FromInjector::Undone`] is in the log: the record may go.
+    /// What it was told last is in the log. After the second [`FromInjector::Planned`]: it may be applied; after
+    /// [`FromInjector::Undone`]: the record may go.
     Logged,
     /// What a person answered to [`FromInjector::Ask`].
     Answer(Result<(), String>),

@@ -126,6 +126,7 @@ impl Injection<'_> {
                     plan = *fresh;
                     announced = true;
                     self.recorder.record(Event::Injecting { injection, fault, plan: Box::new(plan.clone()) });
+                    injector.send(&ToInjector::Logged).await;
                 }
                 FromInjector::PlanFailed(failure) => {
                     self.recorder.record(Event::InjectFailed { injection, fault, error: failure.to_string() });

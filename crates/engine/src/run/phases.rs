@@ -42,7 +42,7 @@ pub(super) async fn run(
         other => other?,
     }
     let seed = prepare::seed(&setup);
-    let run = prepare::new_run_id();
+    let run = prepare::new_run_id(setup.state.run_ids().last().map(String::as_str));
     let probes = build_probes(&setup, &run)?;
     // Planned before anything is written: a run that cannot be has no log.
     let planned = plan_all(&setup, seed).await?;
@@ -241,15 +241,22 @@ impl Trials {
             () = tokio::time::sleep(time) => {}
             _ = self.stop.wait() => {}
         }
+        // What was asked belongs to the steady state, also where its answer comes late: it may be that there is none. And
+        // a slow first answer is waited for: without a sample nothing was seen.
+        let end = self.recorder.now();
+        let patience = |p: &ProbeItem| p.common.timeout.0 * (p.common.retries + 1) + p.common.initial_delay.0;
+        let patience = experiment.spec.probes.iter().map(patience).max().unwrap_or_default();
+        let until = tokio::time::Instant::now() + patience;
+        while !time.is_zero()
+            && (self.recorder.is_waiting_since(end) || self.unanswered(experiment))
+            && tokio::time::Instant::now() < until
+            && self.stop.pulled().is_none()
+        {
+            tokio::time::sleep(LOOK).await;
+        }
         if let Some(stop) = self.stop.pulled() {
             self.recorder.record(Event::Stopping(stop));
             return false;
-        }
-        // A slow first answer is waited for: without a sample nothing was seen.
-        let patience = experiment.spec.probes.iter().map(|p| p.common.timeout.0 + p.common.initial_delay.0).max();
-        let until = tokio::time::Instant::now() + patience.unwrap_or_default();
-        while !time.is_zero() && self.unanswered(experiment) && tokio::time::Instant::now() < until {
-            tokio::time::sleep(LOOK).await;
         }
         if time.is_zero() {
             return self.recorder.sync().is_ok(); // Asked for: nothing is watched before.

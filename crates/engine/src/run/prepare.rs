@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use jiff::ToSpan;
+use jiff::civil::DateTime;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use toprope_model::event::Event;
@@ -18,14 +20,20 @@ use crate::state::State;
 /// The name of the generator that seeds go into, as reports print it.
 pub(super) const GENERATOR: &str = "ChaCha8";
 
+/// How a run's id begins.
+const ID_TIME: &str = "%Y%m%d-%H%M%S";
+
 /// While a run is alive, a file of this name in its directory holds its process.
 pub const RUNNING: &str = "running";
 
-/// A new run's id: its time, and something that no other run of this second has.
-pub fn new_run_id() -> String {
-    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+/// A new run's id: its time, and something that no other run of this second has. Ids are in the order in which runs
+/// began: where the newest has the same second, or a later one because the clock was set back, it is the second after.
+pub(super) fn new_run_id(newest: Option<&str>) -> String {
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
+    let newest = newest.and_then(|id| DateTime::strptime(ID_TIME, id.get(..15)?).ok());
+    let time = newest.and_then(|time| time.checked_add(1.second()).ok()).map_or(now, |after| now.max(after));
     let random: u16 = rand::rng().random();
-    format!("{}-{random:04x}", now.strftime("%Y%m%d-%H%M%S"))
+    format!("{}-{random:04x}", time.strftime(ID_TIME))
 }
 
 /// The seed of a run: as asked for, as the manifest says, or drawn. Below 2^53, so that it survives JSON everywhere.
@@ -117,4 +125,22 @@ fn seal(state: &State, run: &str, directory: &Path) -> Option<()> {
         writer.finish().ok()?;
     }
     std::fs::remove_file(directory.join(RUNNING)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::new_run_id;
+
+    #[test]
+    fn ids_are_in_the_order_in_which_runs_began_whatever_the_clock_says() {
+        let first = new_run_id(None);
+        let second = new_run_id(Some(&first));
+        assert!(second[..15] > first[..15], "{second} after {first}");
+        // The clock was set back since.
+        assert!(new_run_id(Some("20991231-235959-ffff")).starts_with("21000101-000000-"));
+        // What is no id of ours is no time.
+        for other in ["", "copy", "20999999-999999-0000", "ünïcödé-und-länger"] {
+            assert!(new_run_id(Some(other)).as_str() < "2099");
+        }
+    }
 }

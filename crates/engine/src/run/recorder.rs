@@ -42,6 +42,8 @@ struct Inner {
     taken: Vec<u32>,
     /// When the latest of them was asked, in nanoseconds since the run began.
     asked: Vec<u64>,
+    /// When the samples were asked that have no answer yet.
+    unanswered: Vec<u64>,
 }
 
 impl Recorder {
@@ -60,6 +62,7 @@ impl Recorder {
             recovery_from: 0,
             taken: vec![0; probes],
             asked: vec![0; probes],
+            unanswered: vec![],
         };
         Self { inner: Mutex::new(inner), started: Instant::now(), stage: watch::channel(stage).0, stop, observer }
     }
@@ -207,6 +210,27 @@ impl Recorder {
     /// When the latest sample of a probe in this trial was asked, in nanoseconds since the run began; 0 if none was.
     pub(crate) fn asked(&self, probe: usize) -> u64 {
         self.inner().asked.get(probe).copied().unwrap_or_default()
+    }
+
+    /// A sample is asked for; returns when, in nanoseconds since the run began.
+    pub(super) fn asks(&self) -> u64 {
+        let mut inner = self.inner();
+        let now = self.now();
+        inner.unanswered.push(now);
+        now
+    }
+
+    /// The sample that was asked for then has its answer, or will have none.
+    pub(super) fn answered(&self, asked: u64) {
+        let unanswered = &mut self.inner().unanswered;
+        if let Some(index) = unanswered.iter().position(|other| *other == asked) {
+            unanswered.swap_remove(index);
+        }
+    }
+
+    /// Whether a sample that was asked for by then has no answer yet.
+    pub(super) fn is_waiting_since(&self, then: u64) -> bool {
+        self.inner().unanswered.iter().any(|asked| *asked <= then)
     }
 
     /// The samples of a probe in this trial; once its faults have begun, those since then.

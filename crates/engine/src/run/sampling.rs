@@ -48,7 +48,13 @@ impl Sampler {
         tokio::time::sleep(self.initial_delay).await;
         let mut tick = tokio::time::interval(self.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut in_flight: FuturesUnordered<BoxFuture<'static, Option<Sample>>> = FuturesUnordered::new();
+        let mut in_flight: FuturesUnordered<BoxFuture<'static, (u64, Option<Sample>)>> = FuturesUnordered::new();
+        let answered = |(asked, sample): (u64, Option<Sample>)| {
+            if let Some(sample) = sample {
+                recorder.record(Event::Sample(sample));
+            }
+            recorder.answered(asked);
+        };
         let mut number = 0;
         let mut begun_in_trial = 0;
         let mut phase = Phase::SteadyState;
@@ -73,17 +79,13 @@ impl Sampler {
                         recorder.record(Event::Sample(self.sample(recorder.now(), Answer::bad(why), None, 0)));
                         continue;
                     }
-                    let now_ns = recorder.now();
-                    let since = now.first_injection.map(|first| Duration::from_nanos(now_ns.saturating_sub(first)));
+                    let asked = recorder.asks();
+                    let since = now.first_injection.map(|first| Duration::from_nanos(asked.saturating_sub(first)));
                     let moment = Moment { number, phase: now.phase, since_injection: since };
                     number += 1;
-                    in_flight.push(self.clone().ask(moment, now_ns).boxed());
+                    in_flight.push(self.clone().ask(moment, asked).map(move |sample| (asked, sample)).boxed());
                 }
-                Some(sample) = in_flight.next(), if !in_flight.is_empty() => {
-                    if let Some(sample) = sample {
-                        recorder.record(Event::Sample(sample));
-                    }
-                }
+                Some(answer) = in_flight.next(), if !in_flight.is_empty() => answered(answer),
                 changed = stage.changed() => {
                     // A phase that has just begun is sampled at once, not at the next tick.
                     let now = *stage.borrow_and_update();
@@ -94,10 +96,8 @@ impl Sampler {
                 }
             }
         }
-        while let Some(sample) = in_flight.next().await {
-            if let Some(sample) = sample {
-                recorder.record(Event::Sample(sample));
-            }
+        while let Some(answer) = in_flight.next().await {
+            answered(answer);
         }
     }
 

@@ -65,7 +65,8 @@ impl Database {
         let options = match scheme {
             "postgres" | "postgresql" => {
                 let options = PgConnectOptions::from_str(url).map_err(invalid)?.disable_statement_logging();
-                let options = options.application_name("toprope");
+                // Poolers such as PgBouncer refuse a connection that asks for `extra_float_digits`.
+                let options = options.application_name("toprope").extra_float_digits(None);
                 Options::Postgres(Box::new(match password {
                     Some(password) => options.password(password.expose()),
                     None => options,
