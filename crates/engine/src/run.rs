@@ -29,7 +29,7 @@ use crate::journal::{Journal, JournalError};
 use crate::log::LogError;
 use crate::state::{State, StateError};
 
-pub use prepare::{RUNNING, new_run_id, seal_dead_runs};
+pub use prepare::{Life, RUNNING, life, new_run_id, seal_dead_runs};
 pub use recorder::Recorder;
 
 /// Everything that a run needs to know.
@@ -155,6 +155,16 @@ impl RunError {
             Self::Plan { error: InjectorError::Refused { help, .. }, .. } => help.clone(),
             _ => None,
         }
+    }
+
+    /// Whether something of an earlier run is still to be undone: the run found that, or, where the journal is not its
+    /// own, its injector did.
+    pub fn is_dirty(&self) -> bool {
+        matches!(
+            self,
+            Self::Journal(JournalError::Dirty { .. })
+                | Self::Plan { error: InjectorError::Refused { dirty: true, .. }, .. }
+        )
     }
 }
 

@@ -107,7 +107,8 @@ fn intent(planned: &Planned, plan: &Plan, request: &ApplyRequest, deadline: Dura
 
 impl From<JournalError> for FaultError {
     fn from(error: JournalError) -> Self {
-        Self::new(error.to_string())
+        let dirty = matches!(error, JournalError::Dirty { .. });
+        Self { dirty, ..Self::new(error.to_string()) }
     }
 }
 

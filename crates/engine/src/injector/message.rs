@@ -152,11 +152,14 @@ pub struct Failure {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
+    /// Whether something of an earlier run is still to be undone.
+    #[serde(default)]
+    pub dirty: bool,
 }
 
 impl From<FaultError> for Failure {
     fn from(e: FaultError) -> Self {
-        Self { message: e.message, help: e.help }
+        Self { message: e.message, help: e.help, dirty: e.dirty }
     }
 }
 

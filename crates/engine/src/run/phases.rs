@@ -35,7 +35,7 @@ pub(super) async fn run(
     observer: mpsc::UnboundedSender<Arc<Record>>,
 ) -> Result<Finished, RunError> {
     setup.state.prepare()?;
-    prepare::seal_dead_runs(&setup.state);
+    prepare::seal_dead_runs(&setup.state, &setup.journal);
     match setup.journal.refuse_dirty() {
         // Root's journal: its injectors look into it.
         Err(JournalError::Io { error, .. }) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
