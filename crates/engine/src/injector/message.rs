@@ -19,6 +19,9 @@ pub enum ToInjector {
     Apply(ApplyRequest),
     /// End it now.
     Release {
+        /// Whether the run is being stopped: then the undo does not wait for a last measurement.
+        #[serde(default)]
+        urgent: bool,
         /// Why, for the log.
         why: String,
     },
@@ -128,6 +131,8 @@ pub enum FromInjector {
     },
     /// A parameter could not be changed.
     AdjustFailed(Failure),
+    /// Something that a reader of the log should know.
+    Noticed(String),
     /// It ended by itself.
     Ended(String),
     /// The undo begins.
