@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use toprope_engine::halt::Levers;
 use toprope_engine::injector::Launch;
 use toprope_engine::journal::Journal;
 use toprope_engine::probe::PROBES;
@@ -65,9 +66,14 @@ impl Failure {
     }
 }
 
-/// The exit code for a run that was refused: 4 where something of an earlier one is still to be undone.
+/// The exit code for a run that was refused: 4 where something of an earlier one is still to be undone, 5 where runs are
+/// halted.
 pub fn exit_of(error: &RunError) -> u8 {
-    if error.is_dirty() { 4 } else { 2 }
+    match error {
+        RunError::Halted(_) => 5,
+        error if error.is_dirty() => 4,
+        _ => 2,
+    }
 }
 
 impl From<RunError> for Failure {
@@ -93,6 +99,7 @@ macro_rules! failure_from {
 failure_from!(
     toprope_engine::state::StateError,
     toprope_engine::journal::JournalError,
+    toprope_engine::halt::HaltError,
     toprope_engine::log::LogError,
     std::io::Error
 );
@@ -160,7 +167,21 @@ pub fn authority() -> Result<State, Failure> {
     }
 }
 
+/// The files that stop runs. Root makes the place for them that every user may write.
+pub fn levers() -> Result<Levers, Failure> {
+    open_levers();
+    Ok(Levers::of(&state()?))
+}
+
+fn open_levers() {
+    if Identity::current().is_ok_and(|i| i.uid == 0) {
+        // Where it cannot be made, each user's own place is left, and `halt` says so.
+        let _ = toprope_engine::halt::open_host();
+    }
+}
+
 fn give_up_sudo() -> Result<(Launch, Journal), Failure> {
+    open_levers();
     let journal = authority()?.journal();
     let Some(uid) = called_by_sudo() else {
         return Ok((Launch::Direct(process::executable()), journal));

@@ -23,6 +23,7 @@ use toprope_model::verdict::Judgement;
 use toprope_model::{Experiment, Tables};
 
 use crate::fault::FaultTable;
+use crate::halt::{Order, Scope};
 use crate::host::Person;
 use crate::injector::{InjectorError, Launch};
 use crate::journal::{Journal, JournalError};
@@ -138,6 +139,9 @@ pub enum RunError {
         /// Why.
         error: InjectorError,
     },
+    /// Somebody has halted what it would be.
+    #[error("{0}; no such run begins until that is lifted")]
+    Halted(Box<Order>),
     /// A probe cannot work; nothing was injected.
     #[error("the probe `{probe}` cannot work: {why}")]
     Probe {
@@ -153,6 +157,10 @@ impl RunError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Plan { error: InjectorError::Refused { help, .. }, .. } => help.clone(),
+            Self::Halted(order) => Some(match &order.scope {
+                Scope::Service(name) => format!("`toprope halt --service {name} --lift` lifts it"),
+                _ => "`toprope halt --lift` lifts it".to_owned(),
+            }),
             _ => None,
         }
     }

@@ -19,7 +19,8 @@ pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
     let state = authority()?;
     let journal = state.journal();
     let records = journal.records()?;
-    let run = args.run.as_ref().map(|text| find(&records, text).or_else(|| state.find_run(text)).unwrap_or(text.clone()));
+    let run =
+        args.run.as_ref().map(|text| find(&records, text).or_else(|| state.find_run(text)).unwrap_or(text.clone()));
     let mine: Vec<&Record> = records.iter().filter(|r| run.as_ref().is_none_or(|run| r.intent.run == *run)).collect();
     let runtime = runtime()?;
     let (mut undone, mut left) = (0, 0);
