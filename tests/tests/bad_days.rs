@@ -136,7 +136,8 @@ fn without_the_right_to_do_it_a_fault_is_refused_with_what_would_work() {
     );
     let run = toprope.wrapped(&nobody, &["run", manifest.to_str().expect("a path of this test")]);
     toprope.spawn(run).wait().expect(0);
-    toprope.spawn(toprope.wrapped(&nobody, &["residue"])).wait().expect(0);
+    let residue = toprope.spawn(toprope.wrapped(&nobody, &["residue", "--own", "--json"])).wait();
+    toprope.assert_nothing_own(&residue);
     // Root does not take over what somebody else wrote for it.
     assert!(toprope.run(&["residue"]).expect(2).stderr.contains("belongs to user 65534"));
 }

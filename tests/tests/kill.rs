@@ -58,6 +58,8 @@ fn outlives_nobody(method: &str, victims: Victims, survives: bool, in_force: &mu
         assert_eq!(residue.code, Some(4), "what is left is told: {residue}");
         let refused = toprope.run(&["run", experiment.to_str().expect("a path of this test")]);
         assert_eq!(refused.code, Some(4), "nothing new while something is left: {refused}");
+        let refused = toprope.run(&["test", experiment.to_str().expect("a path of this test")]);
+        assert_eq!(refused.code, Some(4), "a suite says so, too: {refused}");
         toprope.run(&["undo"]).expect(0);
         assert!(!in_force(), "{victims:?}: undone from the journal alone");
     } else {
@@ -67,6 +69,10 @@ fn outlives_nobody(method: &str, victims: Victims, survives: bool, in_force: &mu
         running.wait();
     }
     toprope.assert_clean();
+    if [Victims::Run, Victims::RunAndInjector, Victims::All].contains(&victims) {
+        let listed = toprope.run(&["runs"]).expect(0).stdout;
+        assert!(listed.contains("  killed  ") && !listed.contains("running"), "{victims:?}: {listed}");
+    }
     // The next start seals what the killed run left.
     toprope.run(&["undo"]).expect(0);
     let events = toprope.events();
@@ -162,4 +168,69 @@ fn a_partition_ends_whoever_is_killed() {
 
 fn connects(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok()
+}
+
+/// How long the fault of a run lasts after something was done to its injector or guard.
+fn gone_after(
+    running: &Running<'_>,
+    ids: &[ProcessId],
+    signal: Signal,
+    in_force: &mut dyn FnMut() -> bool,
+) -> Duration {
+    for id in ids {
+        Pidfd::open(id).and_then(|process| process.signal(signal)).expect("it lives");
+    }
+    let took = eventually("the fault is gone", || !in_force());
+    println!("{signal:?} to {}: gone after {took:?}", running.id().pid());
+    took
+}
+
+/// A run of a fault that only Toprope can undo: a file.
+fn flag(toprope: &Toprope) -> (std::path::PathBuf, std::path::PathBuf) {
+    let flag = toprope.path("flag");
+    let path = flag.display();
+    let spec = format!(
+        "probes: [command: {{run: ['true'], interval: 50ms}}]\nsteady-state: {{for: 200ms}}\nmethod:\n\
+         - command: {{apply: [touch, {path}], check: [test, -e, {path}], undo: [rm, -f, {path}], for: 60s}}"
+    );
+    (toprope.experiment("flag", &spec), flag)
+}
+
+#[test]
+fn a_frozen_injector_is_noticed_by_its_guard_and_undone() {
+    let toprope = Toprope::new();
+    let (experiment, flag) = flag(&toprope);
+    let mut running = toprope.start(&["run", "--plain", experiment.to_str().expect("a path of this test")]);
+    running.until_in_force();
+    let injectors = running.injectors();
+    let took = gone_after(&running, &injectors, Signal::STOP, &mut || flag.exists());
+    assert!(took < Duration::from_secs(10), "{took:?}: not by the guard");
+    running.wait();
+    toprope.assert_clean();
+}
+
+#[test]
+fn a_guard_that_dies_or_hangs_is_replaced_and_its_successor_undoes() {
+    for signal in [Signal::KILL, Signal::STOP] {
+        let toprope = Toprope::new();
+        let (experiment, flag) = flag(&toprope);
+        let mut running = toprope.start(&["run", "--plain", experiment.to_str().expect("a path of this test")]);
+        running.until_in_force();
+        let first = running.guards();
+        Pidfd::open(&first[0]).and_then(|guard| guard.signal(signal)).expect("it lives");
+        eventually("there is another guard, and only that", || {
+            let guards = running.guards();
+            guards.len() == 1 && guards != first
+        });
+        running.until(
+            "it is told",
+            |event| matches!(event, Event::Note { text, .. } if text.contains("another one has taken its place")),
+        );
+        assert!(flag.exists() && running.is_running(), "the fault goes on");
+        let injectors = running.injectors();
+        assert_eq!(injectors.len(), 1);
+        gone_after(&running, &injectors, Signal::KILL, &mut || flag.exists());
+        running.wait();
+        toprope.assert_clean();
+    }
 }

@@ -38,10 +38,16 @@ pub enum Command {
     Report(ReportArgs),
     /// Render a run's report again from its log alone, byte for byte
     Replay(ReplayArgs),
+    /// Stop every run on this host, or on one service, and forbid new ones
+    Halt(HaltArgs),
+    /// Stop one run
+    Stop(StopArgs),
     /// Undo what was left in force on this host
     Undo(UndoArgs),
-    /// List what chaos left on this host; exit 0 means clean
+    /// List what chaos left on this host, Toprope's and others'; exit 0 means that nothing of Toprope's is left
     Residue(ResidueArgs),
+    /// Install a systemd unit that undoes at boot what a crash of the machine left
+    InstallGuard(InstallGuardArgs),
     /// List the faults, or explain one
     Faults(KindArgs),
     /// List the probes, or explain one
@@ -273,10 +279,49 @@ pub struct UndoArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct HaltArgs {
+    /// Only runs whose faults are on this service
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Allow runs again
+    #[arg(long, conflicts_with = "list")]
+    pub lift: bool,
+    /// Say what is halted, and change nothing
+    #[arg(long)]
+    pub list: bool,
+    /// Why, for the runs' logs
+    #[arg(long, default_value = "")]
+    pub why: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    /// The run: its id, the beginning or end of it, or `last`
+    #[arg(default_value = "last")]
+    pub run: String,
+    /// Why, for the run's log
+    #[arg(long, default_value = "")]
+    pub why: String,
+}
+
+#[derive(Debug, clap::Args)]
 pub struct ResidueArgs {
     /// Print as JSON
     #[arg(long)]
     pub json: bool,
+    /// Look only for what Toprope itself left
+    #[arg(long)]
+    pub own: bool,
+    /// End with 1 where something is left that is not Toprope's, and with 3 where something could not be looked at
+    #[arg(long, conflicts_with = "own")]
+    pub strict: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct InstallGuardArgs {
+    /// Print the unit, and write nothing
+    #[arg(long)]
+    pub print: bool,
 }
 
 #[derive(Debug, clap::Args)]

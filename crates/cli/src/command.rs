@@ -3,8 +3,10 @@
 mod completions;
 mod demo;
 mod exec;
+mod halt;
 mod init;
 mod inject;
+mod install_guard;
 mod kinds;
 mod plan;
 mod report;
@@ -32,8 +34,11 @@ pub fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Runs(args) => runs::runs(&args),
         Command::Report(args) => report::report(&args),
         Command::Replay(args) => report::replay(&args),
+        Command::Halt(args) => halt::halt(&args),
+        Command::Stop(args) => halt::stop(&args),
         Command::Undo(args) => undo::undo(&args),
         Command::Residue(args) => residue::residue(&args),
+        Command::InstallGuard(args) => install_guard::install_guard(&args),
         Command::Faults(args) => kinds::faults(&args),
         Command::Probes(args) => kinds::probes(&args),
         Command::Demo(args) => demo::demo(&args),

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use toprope_engine::halt::Levers;
 use toprope_engine::injector::Launch;
-use toprope_engine::journal::{Journal, JournalError};
+use toprope_engine::journal::Journal;
 use toprope_engine::probe::PROBES;
 use toprope_engine::run::RunError;
 use toprope_engine::state::State;
@@ -65,9 +66,19 @@ impl Failure {
     }
 }
 
+/// The exit code for a run that was refused: 4 where something of an earlier one is still to be undone, 5 where runs are
+/// halted.
+pub fn exit_of(error: &RunError) -> u8 {
+    match error {
+        RunError::Halted(_) => 5,
+        error if error.is_dirty() => 4,
+        _ => 2,
+    }
+}
+
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
-        let exit = if matches!(error, RunError::Journal(JournalError::Dirty { .. })) { 4 } else { 2 };
+        let exit = exit_of(&error);
         let failure = Self::new(error.to_string()).exit(exit);
         match error.help() {
             Some(help) => failure.help(help),
@@ -88,6 +99,7 @@ macro_rules! failure_from {
 failure_from!(
     toprope_engine::state::StateError,
     toprope_engine::journal::JournalError,
+    toprope_engine::halt::HaltError,
     toprope_engine::log::LogError,
     std::io::Error
 );
@@ -136,19 +148,50 @@ pub fn launch() -> Result<(Launch, Journal), Failure> {
     Ok(DONE.get_or_init(|| launch).clone())
 }
 
-fn give_up_sudo() -> Result<(Launch, Journal), Failure> {
-    let direct = || Ok((Launch::Direct(process::executable()), state()?.journal()));
+/// The user who called this by sudo, for as long as it still has root's rights.
+fn called_by_sudo() -> Option<u32> {
     let is_root = Identity::current().is_ok_and(|i| i.uid == 0);
-    let Some(uid) = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).filter(|uid| *uid != 0 && is_root)
-    else {
-        return direct();
+    std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).filter(|uid| *uid != 0 && is_root)
+}
+
+/// The state of the user whose rights inject, where the journal is: under sudo that is root's, whatever `TOPROPE_HOME`
+/// says, because a directory of the user's is no place for what root shall undo. Every command asks here.
+pub fn authority() -> Result<State, Failure> {
+    static AUTHORITY: OnceLock<State> = OnceLock::new();
+    match AUTHORITY.get() {
+        Some(state) => Ok(state.clone()),
+        None => {
+            let state = if called_by_sudo().is_some() { State::of_root() } else { state()? };
+            Ok(AUTHORITY.get_or_init(|| state).clone())
+        }
+    }
+}
+
+/// The files that stop runs. Root makes the place for them that every user may write.
+pub fn levers() -> Result<Levers, Failure> {
+    open_levers();
+    Ok(Levers::of(&state()?))
+}
+
+fn open_levers() {
+    if Identity::current().is_ok_and(|i| i.uid == 0) {
+        // Where it cannot be made, each user's own place is left, and `halt` says so.
+        let _ = toprope_engine::halt::open_host();
+    }
+}
+
+fn give_up_sudo() -> Result<(Launch, Journal), Failure> {
+    open_levers();
+    let journal = authority()?.journal();
+    let Some(uid) = called_by_sudo() else {
+        return Ok((Launch::Direct(process::executable()), journal));
     };
     let gone = || Failure::new(format!("SUDO_UID is {uid}, and there is no such user"));
     let user = User::by_uid(uid).ok().flatten().ok_or_else(gone)?;
     let identity = user.identity().map_err(|e| Failure::new(e.to_string()))?;
     let launch = Launch::launcher(&process::executable())?;
     become_user(&identity).map_err(|e| Failure::new(e.to_string()))?;
-    Ok((launch, State::of_root().journal()))
+    Ok((launch, journal))
 }
 
 /// A runtime for a command that does several things at a time.

@@ -87,12 +87,14 @@ pub struct FaultError {
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
+    /// Whether it is refused because something of an earlier run is still to be undone.
+    pub dirty: bool,
 }
 
 impl FaultError {
     /// An error that says what happened.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None }
+        Self { message: message.into(), help: None, dirty: false }
     }
 
     /// Adds what to do.

@@ -3,28 +3,32 @@
 //! It is started by the injector, in a session of its own, and armed before anything is applied. It acts when the
 //! injector's socket closes without the word that all is clean, when its heartbeats stop, or when its deadline has
 //! passed and it still holds the fault: then it kills the injector and undoes from the journal.
+//!
+//! The injector hears each heartbeat answered. A guard that dies or no longer answers is replaced; where that fails, the
+//! injector undoes. Two guards at once do no harm: who undoes holds the record's lock, and the second finds it undone.
 
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+mod keep;
+mod pulse;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
 use toprope_os::process::{Pidfd, ProcessId};
 use toprope_os::time::boottime;
 
+pub use keep::{Guard, News};
+
+use self::pulse::Pulse;
 use crate::fault::FaultTable;
 use crate::host::Host;
 use crate::journal::Journal;
 
 /// From one heartbeat to the next.
-const BEAT: Duration = Duration::from_millis(200);
-/// Without a heartbeat for so long, the injector counts as hung. Far above what a busy machine holds a process up.
-const MISSED: Duration = Duration::from_secs(2);
+const BEAT: Duration = Duration::from_millis(50);
 /// How long after the deadline the injector may take for its own undo.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -36,84 +40,6 @@ struct Orders {
     host: Host,
     injector: ProcessId,
     deadline_ms: u64,
-}
-
-/// A guard as the injector holds it.
-#[derive(Debug)]
-pub struct Guard {
-    reader: BufReader<tokio::net::unix::OwnedReadHalf>,
-    writer: Option<OwnedWriteHalf>,
-    beat: Option<tokio::task::JoinHandle<OwnedWriteHalf>>,
-    stop: tokio::sync::watch::Sender<bool>,
-}
-
-impl Guard {
-    /// Starts a guard, not yet armed: it does nothing if it is dropped now.
-    ///
-    /// # Errors
-    /// The process cannot be started.
-    pub fn start(executable: &Path) -> std::io::Result<Self> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        // Not waited for: it outlives this process when it is needed, and init reaps it.
-        let _child = tokio::process::Command::new(executable)
-            .arg("guard")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .spawn()?;
-        ours.set_nonblocking(true)?;
-        let (reader, writer) = UnixStream::from_std(ours)?.into_split();
-        let (stop, _) = tokio::sync::watch::channel(false);
-        Ok(Self { reader: BufReader::new(reader), writer: Some(writer), beat: None, stop })
-    }
-
-    /// Gives the guard its orders and waits until it has confirmed them; from then on it gets heartbeats.
-    ///
-    /// # Errors
-    /// The guard does not answer: nothing may be applied.
-    pub async fn arm(
-        &mut self,
-        journal: &Journal,
-        record: &Path,
-        host: &Host,
-        deadline: Duration,
-    ) -> std::io::Result<()> {
-        let orders = Orders {
-            journal: journal.directory().to_owned(),
-            record: record.to_owned(),
-            host: host.clone(),
-            injector: ProcessId::current().map_err(std::io::Error::other)?,
-            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
-        };
-        let mut line = serde_json::to_vec(&orders)?;
-        line.push(b'\n');
-        let mut writer = self.writer.take().ok_or_else(|| std::io::Error::other("it is armed already"))?;
-        writer.write_all(&line).await?;
-        let mut ready = [0u8];
-        tokio::time::timeout(Duration::from_secs(5), self.reader.read_exact(&mut ready))
-            .await
-            .map_err(|_| std::io::Error::other("it did not answer within 5 s"))??;
-        let mut stop = self.stop.subscribe();
-        self.beat = Some(tokio::spawn(async move {
-            let mut tick = tokio::time::interval(BEAT);
-            loop {
-                tokio::select! {
-                    _ = tick.tick() => if writer.write_all(b"b").await.is_err() { return writer },
-                    _ = stop.changed() => return writer,
-                }
-            }
-        }));
-        Ok(())
-    }
-
-    /// Says that all is clean; the guard goes.
-    pub async fn clean(mut self) {
-        let _ = self.stop.send(true);
-        if let Some(beat) = self.beat.take()
-            && let Ok(mut writer) = beat.await
-        {
-            let _ = writer.write_all(b"c").await;
-        }
-    }
 }
 
 /// The guard's process.
@@ -139,17 +65,27 @@ async fn watch(table: FaultTable, stream: UnixStream) -> std::io::Result<()> {
     };
     writer.write_all(b"r").await?;
     let last = Duration::from_millis(orders.deadline_ms) + GRACE;
+    let mut pulse = Pulse::of(orders.injector);
+    let mut tick = pulse::ticks();
     let mut bytes = [0u8; 64];
     loop {
-        let wait = MISSED.min(last.saturating_sub(boottime()));
-        match tokio::time::timeout(wait, reader.read(&mut bytes)).await {
-            Ok(Ok(n)) if n > 0 => {
-                if bytes[..n].contains(&b'c') {
-                    return Ok(());
+        tokio::select! {
+            biased; // what was heard counts before what was missed
+            heard = reader.read(&mut bytes) => match heard {
+                Ok(n) if n > 0 => {
+                    if bytes[..n].contains(&b'c') {
+                        return Ok(());
+                    }
+                    pulse.heard();
+                    // An injector that does not read it is found out by its silence.
+                    let _ = writer.try_write(b"a");
                 }
-            }
-            // The socket closed, or no heartbeat came, or the deadline is long over.
-            _ => return act(&orders, Some(injector), table).await,
+                // The socket closed.
+                _ => return act(&orders, Some(injector), table).await,
+            },
+            _ = tick.tick() => if pulse.is_gone() || boottime() >= last {
+                return act(&orders, Some(injector), table).await;
+            },
         }
     }
 }
@@ -157,7 +93,9 @@ async fn watch(table: FaultTable, stream: UnixStream) -> std::io::Result<()> {
 async fn act(orders: &Orders, injector: Option<Pidfd>, table: FaultTable) -> std::io::Result<()> {
     if let Some(injector) = injector {
         let _ = injector.signal(Signal::KILL);
-        let _ = tokio::time::timeout(Duration::from_secs(10), injector.exited()).await;
+        // In a frozen control group of v1 it does not die before it is thawed, and then without another instruction.
+        let patience = if pulse::is_frozen(&orders.injector) { BEAT } else { Duration::from_secs(10) };
+        let _ = tokio::time::timeout(patience, injector.exited()).await;
     }
     let journal = Journal::at(&orders.journal);
     for attempt in 0..5u32 {

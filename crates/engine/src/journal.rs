@@ -19,6 +19,8 @@ use toprope_os::process::ProcessId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Journal {
     directory: PathBuf,
+    /// Whose it is, where it is not this process's user's.
+    owner: Option<u32>,
 }
 
 /// Why the journal cannot be used.
@@ -169,7 +171,17 @@ pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 impl Journal {
     /// The journal in a directory, which is made when it is first written.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), owner: None }
+    }
+
+    /// Another user's journal, for root to look into: records are believed if they are that user's.
+    pub fn of_user(directory: impl Into<PathBuf>, uid: u32) -> Self {
+        Self { directory: directory.into(), owner: Some(uid) }
+    }
+
+    /// The user whose journal this is, where it is another one's.
+    pub fn owner(&self) -> Option<u32> {
+        self.owner
     }
 
     /// The directory.
@@ -192,7 +204,7 @@ impl Journal {
         if !meta.is_dir() {
             return untrusted("it is not a directory".into());
         }
-        trusted(path, &meta)
+        self.trusted(path, &meta)
     }
 
     /// Writes the intent of an injection, unless something it claims is taken, and waits until it is on disk.
@@ -313,7 +325,7 @@ impl Journal {
     pub fn read(&self, path: &Path) -> Result<Record, JournalError> {
         let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         let mut file = File::options().read(true).custom_flags(flags).open(path).map_err(io("read", path))?;
-        trusted(path, &file.metadata().map_err(io("look at", path))?)?;
+        self.trusted(path, &file.metadata().map_err(io("look at", path))?)?;
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(io("read", path))?;
         let mut lines = text.lines();
@@ -330,6 +342,20 @@ impl Journal {
         Ok(Record { path: path.to_owned(), intent, marks })
     }
 
+    /// Refuses what another user owns or may write.
+    fn trusted(&self, path: &Path, meta: &std::fs::Metadata) -> Result<(), JournalError> {
+        let current = || toprope_os::user::Identity::current().map(|i| i.uid).unwrap_or(u32::MAX);
+        let me = self.owner.unwrap_or_else(current);
+        let why = if meta.uid() != me {
+            format!("it belongs to user {}, and this is user {me}", meta.uid())
+        } else if meta.mode() & 0o022 != 0 {
+            format!("others may write it (mode {:o})", meta.mode() & 0o777)
+        } else {
+            return Ok(());
+        };
+        Err(JournalError::Untrusted { path: path.to_owned(), why })
+    }
+
     /// Removes a record that is undone.
     ///
     /// # Errors
@@ -340,19 +366,6 @@ impl Journal {
             _ => Ok(()),
         }
     }
-}
-
-/// Refuses what another user owns or may write.
-fn trusted(path: &Path, meta: &std::fs::Metadata) -> Result<(), JournalError> {
-    let me = toprope_os::user::Identity::current().map(|i| i.uid).unwrap_or(u32::MAX);
-    let why = if meta.uid() != me {
-        format!("it belongs to user {}, and this is user {me}", meta.uid())
-    } else if meta.mode() & 0o022 != 0 {
-        format!("others may write it (mode {:o})", meta.mode() & 0o777)
-    } else {
-        return Ok(());
-    };
-    Err(JournalError::Untrusted { path: path.to_owned(), why })
 }
 
 #[cfg(test)]

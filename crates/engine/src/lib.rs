@@ -5,18 +5,21 @@
 //! - [`mod@target`]: selectors resolved to processes;
 //! - [`journal`]: undos, durable before anything is applied;
 //! - [`injector`], [`guard`]: the processes that hold a fault, and the second ones who can undo it;
+//! - [`halt`]: the files that stop runs; [`residue`]: what chaos left on a host;
 //! - [`log`]: the append-only event log;
 //! - [`run`]: dispatcher and executor;
 //! - [`verdict`], [`report`]: folds over events.
 
 pub mod fault;
 pub mod guard;
+pub mod halt;
 pub mod host;
 pub mod injector;
 pub mod journal;
 pub mod log;
 pub mod probe;
 pub mod report;
+pub mod residue;
 pub mod run;
 pub mod state;
 pub mod target;

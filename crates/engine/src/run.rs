@@ -23,13 +23,14 @@ use toprope_model::verdict::Judgement;
 use toprope_model::{Experiment, Tables};
 
 use crate::fault::FaultTable;
+use crate::halt::{Order, Scope};
 use crate::host::Person;
 use crate::injector::{InjectorError, Launch};
 use crate::journal::{Journal, JournalError};
 use crate::log::LogError;
 use crate::state::{State, StateError};
 
-pub use prepare::{RUNNING, seal_dead_runs};
+pub use prepare::{Life, RUNNING, life, seal_dead_runs};
 pub use recorder::Recorder;
 
 /// Everything that a run needs to know.
@@ -138,6 +139,9 @@ pub enum RunError {
         /// Why.
         error: InjectorError,
     },
+    /// Somebody has halted what it would be.
+    #[error("{0}; no such run begins until that is lifted")]
+    Halted(Box<Order>),
     /// A probe cannot work; nothing was injected.
     #[error("the probe `{probe}` cannot work: {why}")]
     Probe {
@@ -153,8 +157,22 @@ impl RunError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Plan { error: InjectorError::Refused { help, .. }, .. } => help.clone(),
+            Self::Halted(order) => Some(match &order.scope {
+                Scope::Service(name) => format!("`toprope halt --service {name} --lift` lifts it"),
+                _ => "`toprope halt --lift` lifts it".to_owned(),
+            }),
             _ => None,
         }
+    }
+
+    /// Whether something of an earlier run is still to be undone: the run found that, or, where the journal is not its
+    /// own, its injector did.
+    pub fn is_dirty(&self) -> bool {
+        matches!(
+            self,
+            Self::Journal(JournalError::Dirty { .. })
+                | Self::Plan { error: InjectorError::Refused { dirty: true, .. }, .. }
+        )
     }
 }
 

@@ -46,6 +46,15 @@ impl State {
         if let Some(root) = var("TOPROPE_HOME") {
             return Ok(Self { root: std::path::absolute(&root).unwrap_or(root) });
         }
+        Self::of_this_user_by_default()
+    }
+
+    /// The same without `TOPROPE_HOME`.
+    ///
+    /// # Errors
+    /// [`StateError::NoHome`].
+    pub fn of_this_user_by_default() -> Result<Self, StateError> {
+        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let uid = Identity::current().map_or(0, |i| i.uid);
         if uid == 0 {
             return Ok(Self::of_root());

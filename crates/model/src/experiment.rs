@@ -122,7 +122,8 @@ fields! {
         /// When it is asked: `before` (in the steady state), `during` (all along), `at` (while a fault is in force),
         /// `after` (everything was undone), `edge` (before and after).
         pub when: When = "during",
-        /// From one sample to the next. If it is not given: one second, or less where a percentile needs more samples.
+        /// From one sample to the next. If it is not given: one second, or less where a percentile needs more samples;
+        /// 200 ms where no fault has a duration.
         pub interval: Option<Dur>,
         /// Take so many samples from the injection on, and no more. Once every probe that says so has its samples, the faults end: this is how
         /// a test suite is run under a fault.
@@ -664,13 +665,17 @@ impl Experiment {
     }
 
     /// From one sample of a probe to the next: as given; or one second, or less where the tolerances need more
-    /// samples than that yields while the method runs (with a quarter to spare, and not below 10 ms).
+    /// samples than that yields while the method runs (with a quarter to spare, and not below 10 ms). A method without
+    /// a duration, such as one that kills a process, is watched every 200 ms.
     #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
     pub fn interval(&self, probe: &ProbeItem) -> Duration {
         if let Some(interval) = probe.common.interval {
             return interval.0;
         }
         let default = Duration::from_secs(1);
+        if self.method_duration().is_zero() {
+            return Duration::from_millis(200);
+        }
         let needed = probe.common.samples_needed() as f64 * 1.25;
         let enough = self.method_duration().div_f64(needed.max(1.0));
         // Even without a percentile a handful of samples is wanted from a short fault.

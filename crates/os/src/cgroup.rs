@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Result, Unsupported, error::Context};
+use crate::{Result, Unsupported, error::Context, process::CgroupMembership};
 
 /// The v2 hierarchy, wherever it is mounted: with v1 in use it is often a side mount such as `/sys/fs/cgroup/unified`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,67 @@ impl V2 {
     }
 }
 
+/// A group whose processes the kernel has frozen, or is about to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// The file that says so and thaws it, and what is to be written there.
+    pub thaw: (PathBuf, &'static str),
+    /// The processes in it, not those in groups below.
+    pub pids: Vec<u32>,
+}
+
+/// The group that freezes itself in this directory, if it does: v1 has `freezer.state`, v2 has `cgroup.freeze`. A group
+/// that is frozen only because one above it is, is none.
+fn frozen(directory: &Path) -> Option<Frozen> {
+    let read = |file: &str| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+    let thaw = if read("freezer.self_freezing").trim() == "1" {
+        (directory.join("freezer.state"), "THAWED")
+    } else if read("cgroup.freeze").trim() == "1" {
+        (directory.join("cgroup.freeze"), "0")
+    } else {
+        return None;
+    };
+    let pids = read("cgroup.procs").lines().filter_map(|line| line.trim().parse().ok()).collect();
+    Some(Frozen { directory: directory.to_owned(), thaw, pids })
+}
+
+/// Every group of every hierarchy mounted here that freezes itself.
+///
+/// # Errors
+/// The mounts cannot be listed.
+pub fn frozen_groups() -> Result<Vec<Frozen>> {
+    let freezes = |m: &Mount| m.kind == "cgroup2" || m.kind == "cgroup" && m.options.iter().any(|o| o == "freezer");
+    let mut left: Vec<PathBuf> = mounts()?.into_iter().filter(freezes).map(|m| m.point).collect();
+    let mut found: Vec<Frozen> = Vec::new();
+    while let Some(directory) = left.pop() {
+        found.extend(frozen(&directory).filter(|f| !found.contains(f)));
+        let below = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+        left.extend(below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+    }
+    Ok(found)
+}
+
+/// Whether a control group keeps a process from running, one above its own included. `false` where that cannot be seen.
+pub fn is_frozen(groups: &[CgroupMembership]) -> bool {
+    let mounts = mounts().unwrap_or_default();
+    groups.iter().any(|group| {
+        let mount = mounts.iter().find(|m| match group.is_v2() {
+            true => m.kind == "cgroup2",
+            false => m.kind == "cgroup" && m.options.iter().any(|o| o == "freezer" && group.controllers.contains(o)),
+        });
+        let Some(mount) = mount else { return false };
+        // What is mounted may itself be a group, as in a container.
+        let path = group.path.strip_prefix(mount.root.trim_end_matches('/')).unwrap_or(&group.path);
+        let directory = mount.point.join(path.trim_start_matches('/'));
+        let says = |file: &str, word: &str| {
+            std::fs::read_to_string(directory.join(file)).is_ok_and(|text| text.lines().any(|line| line.trim() == word))
+        };
+        says("freezer.state", "FROZEN") || says("cgroup.events", "frozen 1")
+    })
+}
+
 /// A mount, from `/proc/self/mountinfo`.
 pub(crate) struct Mount {
     /// What part of the file system is mounted.
@@ -67,7 +128,8 @@ pub(crate) struct Mount {
 }
 
 pub(crate) fn mounts() -> Result<Vec<Mount>> {
-    const FILE: &str = "/proc/self/mountinfo";
+    // Of the calling thread, which may have mounts of its own.
+    const FILE: &str = "/proc/thread-self/mountinfo";
     let text = std::fs::read_to_string(FILE).cannot(|| format!("read {FILE}"))?;
     Ok(text.lines().filter_map(mount).collect())
 }

@@ -15,6 +15,7 @@ pub mod disk;
 mod error;
 pub mod fdpass;
 pub mod memory;
+pub mod mount;
 pub mod namespace;
 mod netlink;
 pub mod nft;
@@ -22,10 +23,12 @@ pub mod privilege;
 pub mod process;
 pub mod ptrace;
 mod readiness;
+pub mod route;
 pub mod sockets;
 pub mod spawn;
 pub mod time;
 pub mod user;
+pub mod watch;
 
 #[cfg(test)]
 mod testing;

@@ -19,6 +19,7 @@ pub(crate) mod flags {
     pub(crate) const REQUEST: u16 = 0x1;
     pub(crate) const ACK: u16 = 0x4;
     pub(crate) const ECHO: u16 = 0x8;
+    pub(crate) const DUMP: u16 = 0x300;
     pub(crate) const EXCL: u16 = 0x200;
     pub(crate) const CREATE: u16 = 0x400;
     pub(crate) const APPEND: u16 = 0x800;
@@ -26,6 +27,7 @@ pub(crate) mod flags {
 
 const HEADER: usize = 16; // struct nlmsghdr
 const ERROR: u16 = 2; // NLMSG_ERROR, also an acknowledgement
+const DONE: u16 = 3; // NLMSG_DONE, the end of a dump
 /// The kernel's largest answers to us are a rule with all its expressions.
 const BUFFER: usize = 1 << 16;
 
@@ -189,6 +191,26 @@ impl Socket {
                     _ if sequence != asked => {} // the answer to a request given up before
                     Reply::Data(_, bytes) => data.push(bytes),
                     Reply::Ack(result) => return result.cannot_without(NEEDS, &action).map(|()| data),
+                }
+            }
+        }
+    }
+}
+
+impl Socket {
+    /// Sends one request for a list, and returns its entries: what follows each message's header.
+    pub(crate) fn dump(&mut self, request: Request, action: impl Fn() -> String) -> Result<Vec<Vec<u8>>> {
+        const NEEDS: &str = "CAP_NET_ADMIN";
+        let request = Request { flags: request.flags | flags::DUMP, ..request };
+        let asked = self.send(&[request]).cannot_without(NEEDS, &action)?;
+        let mut entries = Vec::new();
+        loop {
+            for (sequence, reply) in self.receive().cannot(&action)? {
+                match reply {
+                    _ if sequence != asked => {} // the answer to a request given up before
+                    Reply::Data(DONE, _) => return Ok(entries),
+                    Reply::Data(_, bytes) => entries.push(bytes),
+                    Reply::Ack(result) => return result.cannot_without(NEEDS, &action).map(|()| entries),
                 }
             }
         }

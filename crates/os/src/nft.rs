@@ -6,10 +6,12 @@
 //! include/uapi/linux/netfilter/nf_tables.h and as libnftnl writes them.
 
 mod encode;
+mod list;
 mod message;
 mod rule;
 mod table;
 
+pub use list::{ListedRule, list_rules};
 pub use rule::{Action, Cgroup, Chain, Hook, Match, Ports, Rule, Transport, Unreachable};
 pub use table::{ChainId, Counter, LeaseId, OwnedTable, RuleId, exists, supported};
 

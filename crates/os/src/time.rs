@@ -24,6 +24,45 @@ fn read(clock: ClockId) -> Duration {
     Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
+/// CLOCK_REALTIME, the wall clock, since 1970: a label, and what a clock's fault changes.
+pub fn wall() -> Duration {
+    let t = clock_gettime(ClockId::Realtime);
+    // Before 1970 it is as wrong as at 1970.
+    Duration::new(u64::try_from(t.tv_sec).unwrap_or_default(), t.tv_nsec as u32)
+}
+
+/// How the kernel runs its wall clock, see adjtimex(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Discipline {
+    /// Microseconds by which the clock goes on at each tick of 1/100 s: 10,000, except where somebody bends it.
+    pub tick: i64,
+    /// By how much the frequency is corrected, in parts per million.
+    pub parts_per_million: i64,
+}
+
+/// Reads how the wall clock is run. Changes nothing.
+#[expect(unsafe_code, reason = "adjtimex has no wrapper in rustix or nix")]
+pub fn discipline() -> Result<Discipline> {
+    // SAFETY: all of its fields are numbers, for which zero is a value; no modes are set, so nothing is changed.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes a whole `timex`.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    if state < 0 {
+        return Err(std::io::Error::last_os_error()).cannot(|| "ask how the clock is run");
+    }
+    // The frequency is in parts per million with 16 bits behind the point.
+    Ok(Discipline { tick: timex.tick, parts_per_million: timex.freq >> 16 })
+}
+
+/// What the machine's battery clock says, since 1970, if it has one that is kept in UTC.
+pub fn battery_clock() -> Option<Duration> {
+    if std::fs::read_to_string("/etc/adjtime").is_ok_and(|text| text.lines().any(|line| line.trim() == "LOCAL")) {
+        return None;
+    }
+    let text = std::fs::read_to_string("/sys/class/rtc/rtc0/since_epoch").ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
 /// One boot of one machine, from `/proc/sys/kernel/random/boot_id`. Reads and writes as the kernel's UUID text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BootId(u128);

@@ -43,6 +43,19 @@ impl User {
         Ok(found.map(Self::from))
     }
 
+    /// Every user that `/etc/passwd` names. Those of a directory service are not among them.
+    pub fn all() -> Result<Vec<Self>> {
+        const FILE: &str = "/etc/passwd";
+        let text = std::fs::read_to_string(FILE).cannot(|| format!("read {FILE}"))?;
+        // passwd(5): name, password, number, group, full name, home, shell
+        let user = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
+            Some(Self { name: name.to_owned(), uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.into() })
+        };
+        Ok(text.lines().filter_map(user).collect())
+    }
+
     /// The user with every group they are a member of, as a login would give.
     pub fn identity(&self) -> Result<Identity> {
         let name = CString::new(self.name.as_str()).map_err(|_| Error::invalid("a user's name", "holds a NUL byte"))?;
@@ -78,6 +91,7 @@ mod tests {
     fn root_is_found_by_name_and_number() {
         let root = User::by_name("root").expect("lookup works").expect("every system has root");
         assert_eq!((root.uid, root.gid), (0, 0));
+        assert!(User::all().expect("every system has /etc/passwd").contains(&root));
         assert_eq!(User::by_uid(0).expect("lookup works"), Some(root.clone()));
         assert!(root.identity().expect("lookup works").groups.contains(&0));
     }

@@ -8,7 +8,7 @@ use toprope_model::{Dur, units::short};
 
 use super::run::setup;
 use crate::args::PlanArgs;
-use crate::invocation::{Failure, runtime, tables};
+use crate::invocation::{Failure, exit_of, runtime, tables};
 use crate::load::{self, Loaded};
 use crate::show;
 
@@ -74,5 +74,5 @@ pub fn at_its_place(error: RunError, loaded: &Loaded) -> Failure {
     if let Some(help) = error.help() {
         problem.help(help);
     }
-    Failure::manifest(loaded.sources.clone(), problems)
+    Failure::manifest(loaded.sources.clone(), problems).exit(exit_of(&error))
 }

@@ -1,69 +1,106 @@
 //! `toprope residue`: what chaos left on this host.
 
+use std::io::ErrorKind;
+
 use serde_json::json;
-use toprope_engine::journal::Standing;
-use toprope_os::process::{ProcessId, processes};
+use toprope_engine::journal::{Journal, JournalError};
+use toprope_engine::residue::{Finding, Scene, Survey, survey};
+use toprope_engine::state::State;
+use toprope_os::user::{Identity, User};
 
 use crate::args::ResidueArgs;
-use crate::invocation::{Failure, state};
+use crate::invocation::{Failure, authority, state};
 use crate::show;
 
-/// One thing that is left.
-struct Finding {
-    what: String,
-    evidence: String,
-    undo: String,
-}
-
-/// Lists what is left of Toprope's own injections; exit 0 means clean.
+/// Lists what is left. Exit 0: nothing of Toprope's; 4: something of Toprope's; 3: nobody could look where something of
+/// Toprope's may be. What is not Toprope's changes the exit code only with `--strict`.
 pub fn residue(args: &ResidueArgs) -> Result<u8, Failure> {
-    let mut findings = Vec::new();
-    journal(&mut findings)?;
-    own_processes(&mut findings)?;
+    let journals = journals()?;
+    // The caller's own journal must be readable, and a wrong one is an error of its own.
+    match journals.first().map(Journal::records) {
+        Some(Err(JournalError::Io { error, .. })) if error.kind() == ErrorKind::PermissionDenied => {}
+        Some(Err(error)) => return Err(error.into()),
+        _ => {}
+    }
+    let scene = Scene::now(journals).map_err(|e| Failure::new(e.to_string()))?;
+    let survey = survey(&scene, args.own);
     if args.json {
-        let row = |f: &Finding| json!({"what": f.what, "evidence": f.evidence, "undo": f.undo});
-        let list: Vec<_> = findings.iter().map(row).collect();
-        show::line(&serde_json::to_string_pretty(&list).unwrap_or_default());
-    } else if findings.is_empty() {
-        show::line("clean: nothing of Toprope's is in force or left on this host");
+        let clean = !survey.has_own() && !survey.may_have_own();
+        let value = json!({"clean": clean, "findings": survey.findings, "unseen": survey.unseen});
+        show::line(&serde_json::to_string_pretty(&value).unwrap_or_default());
     } else {
-        for f in &findings {
-            show::line(&format!("{}\n  evidence  {}\n  undo      {}", f.what, f.evidence, f.undo));
-        }
+        tell(&survey);
     }
-    Ok(if findings.is_empty() { 0 } else { 4 })
+    Ok(exit(&survey, args.strict))
 }
 
-fn journal(findings: &mut Vec<Finding>) -> Result<(), Failure> {
-    for record in state()?.journal().records()? {
-        let (fault, run) = (&record.intent.fault, &record.intent.run);
-        let what = match record.standing() {
-            Standing::Undone => continue,
-            Standing::InForce => format!("{fault} of run {run} is in force"),
-            Standing::Dirty => format!("{fault} of run {run} was never undone"),
-        };
-        let steps: Vec<&str> = record.intent.steps.iter().map(|s| s.describe.as_str()).collect();
-        let evidence = format!("{} ({})", record.path.display(), steps.join("; "));
-        findings.push(Finding { what, evidence, undo: format!("toprope undo {run}") });
+fn exit(survey: &Survey, strict: bool) -> u8 {
+    if survey.has_own() {
+        4
+    } else if survey.may_have_own() {
+        3
+    } else if strict && !survey.findings.is_empty() {
+        1
+    } else if strict && !survey.unseen.is_empty() {
+        3
+    } else {
+        0
     }
-    Ok(())
 }
 
-/// Injectors and guards that no run started, or whose run is gone.
-fn own_processes(findings: &mut Vec<Finding>) -> Result<(), Failure> {
-    let me = std::fs::read_link("/proc/self/exe").ok();
-    let all = processes().map_err(|e| Failure::new(e.to_string()))?;
-    let this = ProcessId::current().map_err(|e| Failure::new(e.to_string()))?;
-    for process in all {
-        let role = process.cmdline.get(1).map(String::as_str).unwrap_or_default();
-        if process.exe != me || process.id == this || !matches!(role, "injector" | "guard") {
-            continue;
+/// Every journal of this host that may hold something: that of the caller's rights first, then root's, the caller's
+/// usual one, and for root those in every user's home.
+fn journals() -> Result<Vec<Journal>, Failure> {
+    let mut journals = vec![authority()?.journal(), state()?.journal(), State::of_root().journal()];
+    journals.extend(State::of_this_user_by_default().ok().map(|state| state.journal()));
+    let is_root = Identity::current().is_ok_and(|i| i.uid == 0);
+    if is_root {
+        // In a user namespace everybody looks like root: those who cannot be looked at are told.
+        for user in User::all().unwrap_or_default().into_iter().filter(|u| u.uid != 0) {
+            let directory = user.home.join(".local/state/toprope/journal");
+            if directory.is_dir() {
+                journals.push(Journal::of_user(directory, user.uid));
+            }
         }
-        findings.push(Finding {
-            what: format!("an {role} is running").replace("an guard", "a guard"),
-            evidence: format!("process {}: {}", process.id.pid(), process.cmdline.join(" ")),
-            undo: format!("it ends with its run; else `kill {}`", process.id.pid()),
-        });
     }
-    Ok(())
+    let mut once: Vec<Journal> = Vec::new();
+    for journal in journals {
+        if !once.iter().any(|j| j.directory() == journal.directory()) {
+            once.push(journal);
+        }
+    }
+    Ok(once)
+}
+
+fn tell(survey: &Survey) {
+    let (own, foreign): (Vec<&Finding>, Vec<&Finding>) = survey.findings.iter().partition(|f| f.own);
+    if own.is_empty() && survey.may_have_own() {
+        show::line("not known to be clean: nothing of Toprope's was found, and not everything could be looked at");
+    } else if own.is_empty() {
+        show::line("clean: nothing of Toprope's is in force or left on this host");
+    }
+    own.into_iter().for_each(finding);
+    if !foreign.is_empty() {
+        show::line(&format!(
+            "\n{} not Toprope's, which chaos or somebody's work may have left; nothing of it was touched:",
+            if foreign.len() == 1 {
+                "1 thing that is".to_owned()
+            } else {
+                format!("{} things that are", foreign.len())
+            }
+        ));
+        foreign.into_iter().for_each(finding);
+    }
+    if !survey.unseen.is_empty() {
+        show::line("\nnot looked at:");
+        survey.unseen.iter().for_each(|u| show::line(&format!("{}\n  instead   {}", u.what, u.help)));
+    }
+}
+
+fn finding(finding: &Finding) {
+    show::line(&format!("{}\n  evidence  {}", finding.what, finding.evidence));
+    if let Some(since) = &finding.since {
+        show::line(&format!("  since     {since}"));
+    }
+    show::line(&format!("  {}  {}", if finding.own { "undo    " } else { "remove  " }, finding.undo));
 }

@@ -1,6 +1,7 @@
 //! `toprope runs`
 
 use serde_json::json;
+use toprope_engine::run::{Life, life};
 use toprope_engine::state::State;
 use toprope_model::event::{Event, Record};
 
@@ -27,7 +28,7 @@ pub fn runs(args: &RunsArgs) -> Result<u8, Failure> {
     for run in state.run_ids().into_iter().rev().take(args.number) {
         let log = toprope_engine::log::read(&state.run(&run).join(toprope_engine::log::FILE));
         let (name, outcome, seconds) = match &log {
-            Ok(log) => summary(&log.records),
+            Ok(log) => summary(&log.records, life(&state.run(&run))),
             Err(error) => (error.to_string(), "damaged".into(), 0.0),
         };
         rows.push((run, outcome, seconds, name));
@@ -47,7 +48,7 @@ pub fn runs(args: &RunsArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn summary(records: &[Record]) -> (String, String, f64) {
+fn summary(records: &[Record], life: Life) -> (String, String, f64) {
     let name = match records.first().map(|r| &r.event) {
         Some(Event::RunStarted(started)) => {
             started.manifest["metadata"]["name"].as_str().unwrap_or_default().to_owned()
@@ -60,5 +61,6 @@ fn summary(records: &[Record]) -> (String, String, f64) {
         _ => None,
     });
     let seconds = records.last().map_or(0.0, |r| std::time::Duration::from_nanos(r.at).as_secs_f64());
-    (name, outcome.unwrap_or_else(|| "running".into()), seconds)
+    let unjudged = if life == Life::Running { "running" } else { "killed" };
+    (name, outcome.unwrap_or_else(|| unjudged.into()), seconds)
 }

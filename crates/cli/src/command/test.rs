@@ -48,8 +48,9 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
             }
             Err(error) => {
                 not_run.push((loaded.experiment.name.clone(), error.to_string()));
-                super::plan::at_its_place(error, loaded).print();
-                2
+                let failure = super::plan::at_its_place(error, loaded);
+                failure.print();
+                failure.exit
             }
         };
         worst = worse(worst, code);

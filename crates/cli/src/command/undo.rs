@@ -4,28 +4,34 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use toprope_engine::host::Host;
-use toprope_engine::journal::{Journal, Record, Standing};
+use toprope_engine::journal::{Record, Standing};
+use toprope_engine::state::State;
 use toprope_engine::undo::undo_record;
 use toprope_faults::FAULTS;
 use toprope_os::process::Pidfd;
 
 use crate::args::UndoArgs;
-use crate::invocation::{Failure, directory, runtime, state};
+use crate::invocation::{Failure, authority, directory, runtime};
 use crate::{show, view};
 
 /// Undoes what nobody holds any more; with `--force`, or when a run is named, also what is in force.
 pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
-    let state = state()?;
+    let state = authority()?;
     let journal = state.journal();
     let records = journal.records()?;
-    let run = args.run.as_ref().map(|text| state.find_run(text).unwrap_or_else(|| text.clone()));
+    let run =
+        args.run.as_ref().map(|text| find(&records, text).or_else(|| state.find_run(text)).unwrap_or(text.clone()));
     let mine: Vec<&Record> = records.iter().filter(|r| run.as_ref().is_none_or(|run| r.intent.run == *run)).collect();
     let runtime = runtime()?;
     let (mut undone, mut left) = (0, 0);
     for record in mine {
         let what = format!("{} of run {}", record.intent.fault, record.intent.run);
         match record.standing() {
-            Standing::Undone => {}
+            Standing::Undone => {
+                if !belongs_to_unsealed(&state, record) {
+                    journal.remove(&record.path)?;
+                }
+            }
             Standing::InForce if run.is_none() && !args.force => {
                 show::line(&format!("{what} is in force; end it with `toprope undo {}`", record.intent.run));
                 left += 1;
@@ -34,7 +40,7 @@ pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
                 if standing == Standing::InForce {
                     end_injector(record, &runtime);
                 }
-                if clean(&journal, record, &runtime, &what)? {
+                if clean(&state, record, &runtime, &what)? {
                     undone += 1;
                 } else {
                     left += 1;
@@ -42,7 +48,7 @@ pub fn undo(args: &UndoArgs) -> Result<u8, Failure> {
             }
         }
     }
-    toprope_engine::run::seal_dead_runs(&state);
+    toprope_engine::run::seal_dead_runs(&state, &journal);
     match (undone, left) {
         (0, 0) => show::line("nothing to undo"),
         (n, 0) => show::line(&format!(
@@ -66,7 +72,15 @@ fn end_injector(record: &Record, runtime: &tokio::runtime::Runtime) {
     });
 }
 
-fn clean(journal: &Journal, record: &Record, runtime: &tokio::runtime::Runtime, what: &str) -> Result<bool, Failure> {
+/// The run that a text means: one that the journal knows, which under sudo is another user's.
+fn find(records: &[Record], text: &str) -> Option<String> {
+    let mut like = records.iter().map(|r| &r.intent.run).filter(|run| run.starts_with(text) || run.ends_with(text));
+    let first = like.next()?;
+    like.all(|run| run == first).then(|| first.clone())
+}
+
+fn clean(state: &State, record: &Record, runtime: &tokio::runtime::Runtime, what: &str) -> Result<bool, Failure> {
+    let journal = state.journal();
     if !record.path.exists() {
         return Ok(true); // The injector removed it when its run took note.
     }
@@ -77,12 +91,12 @@ fn clean(journal: &Journal, record: &Record, runtime: &tokio::runtime::Runtime, 
         directory: directory(),
         person: view::person(),
     };
-    let result = runtime.block_on(undo_record(journal, record, FAULTS, &host, "toprope undo"))?;
+    let result = runtime.block_on(undo_record(&journal, record, FAULTS, &host, "toprope undo"))?;
     show::line(&format!("{what}: {}", if result.clean { "undone" } else { "could not be undone" }));
     result.notes.iter().for_each(|note| show::line(&format!("  {note}")));
     if result.clean && journal.read(&record.path).is_ok_and(|r| r.standing() == Standing::Undone) {
         // The dead run's log is sealed with it before it goes.
-        if !record_belongs_to_unsealed(record) {
+        if !belongs_to_unsealed(state, record) {
             journal.remove(&record.path)?;
         }
     }
@@ -90,6 +104,6 @@ fn clean(journal: &Journal, record: &Record, runtime: &tokio::runtime::Runtime, 
 }
 
 /// Whether the log of the record's run still waits to be sealed with it.
-fn record_belongs_to_unsealed(record: &Record) -> bool {
-    state().is_ok_and(|s| s.run(&record.intent.run).join(toprope_engine::run::RUNNING).exists())
+fn belongs_to_unsealed(state: &State, record: &Record) -> bool {
+    state.run(&record.intent.run).join(toprope_engine::run::RUNNING).exists()
 }

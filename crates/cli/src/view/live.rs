@@ -17,8 +17,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
+use toprope_engine::halt::{Reach, Scope};
 use toprope_engine::run::StopSwitch;
 use toprope_model::event::Record;
+
+use crate::invocation;
 
 use super::ink::Ink;
 use super::lines;
@@ -109,6 +112,7 @@ impl Live {
         match (key, &self.request) {
             (Key::Char('y') | Key::Enter, Some(_)) => self.answer(Ok(())),
             (Key::Char('n'), Some(_)) => self.answer(Err("whoever was asked said that it cannot be done".into())),
+            (Key::Char('H'), _) => self.halt(stop),
             (Key::Char('q') | Key::Control('c'), _) => self.stop(stop),
             (Key::Char('?' | 'h'), _) => self.help = !self.help,
             (Key::Escape, _) => self.help = false,
@@ -131,6 +135,23 @@ impl Live {
         stop.pull("person", "stopped from the keyboard");
         self.stopped = true;
         self.frozen = None;
+    }
+
+    /// Stops every run on this host, and this one whatever becomes of the others.
+    fn halt(&mut self, stop: &StopSwitch) {
+        let why = "from the live view of a run";
+        let halted = invocation::levers().and_then(|levers| Ok(levers.pull(&Scope::All, &invocation::user(), why)?));
+        let why = match halted {
+            Ok(Reach::Host) => {
+                "all runs on this host were halted from the keyboard; `toprope halt --lift` allows them again"
+            }
+            Ok(Reach::Own) => {
+                "all runs of this user were halted from the keyboard; `toprope halt --lift` allows them again"
+            }
+            Err(_) => "stopped from the keyboard; other runs could not be halted",
+        };
+        stop.pull("person", why);
+        self.stop(stop);
     }
 
     fn answer(&mut self, answer: Result<(), String>) {

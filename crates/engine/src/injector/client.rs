@@ -37,6 +37,8 @@ pub enum InjectorError {
         message: String,
         /// What to do.
         help: Option<String>,
+        /// Whether something of an earlier run is still to be undone.
+        dirty: bool,
     },
 }
 
@@ -77,7 +79,9 @@ impl Injector {
         self.send(&ToInjector::Plan(Box::new(request))).await;
         match tokio::time::timeout(PLAN_LIMIT, self.next()).await {
             Ok(Some(FromInjector::Planned(plan))) => Ok(*plan),
-            Ok(Some(FromInjector::PlanFailed(f))) => Err(InjectorError::Refused { message: f.message, help: f.help }),
+            Ok(Some(FromInjector::PlanFailed(f))) => {
+                Err(InjectorError::Refused { message: f.message, help: f.help, dirty: f.dirty })
+            }
             Ok(Some(other)) => Err(InjectorError::Unexpected(format!("{other:?}"))),
             Ok(None) => Err(InjectorError::Died),
             Err(_) => Err(InjectorError::Unexpected(format!("nothing, for {PLAN_LIMIT:?}"))),

@@ -14,13 +14,15 @@ use toprope_os::time::boottime;
 use super::message::{ApplyRequest, Change, FromInjector, ToInjector};
 use super::serve::{Planned, Requests, ToRun};
 use crate::fault::{Draining, FaultError, Injection, Params};
-use crate::guard::Guard;
+use crate::guard::{Guard, News};
 use crate::journal::{Entry, Journal, JournalError};
 
 /// How often the effect is measured while the fault is in force.
 const OBSERVE_EVERY: Duration = Duration::from_millis(500);
 /// How long one measurement may take before it counts as failed.
 const OBSERVE_LIMIT: Duration = Duration::from_secs(5);
+/// The same when the run is being stopped.
+const URGENT: Duration = Duration::from_millis(20);
 /// How long the effect of a fault that happens at one instant is looked for, where the fault itself sets no limit.
 const INSTANT_LIMIT: Duration = Duration::from_secs(300);
 
@@ -78,7 +80,7 @@ pub(super) async fn hold(
     let _ = entry.mark(&Mark::Applied);
     run.send(FromInjector::Applied).await;
     let effect = if planned.fault.spec().lasting {
-        in_force(planned, deadline, &request.changes, &mut injections, requests, run).await
+        in_force(planned, deadline, &request.changes, &mut injections, &mut guard, requests, run).await
     } else {
         instant(&mut injections, requests).await
     };
@@ -112,7 +114,8 @@ fn intent(planned: &Planned, plan: &Plan, request: &ApplyRequest, deadline: Dura
 
 impl From<JournalError> for FaultError {
     fn from(error: JournalError) -> Self {
-        Self::new(error.to_string())
+        let dirty = matches!(error, JournalError::Dirty { .. });
+        Self { dirty, ..Self::new(error.to_string()) }
     }
 }
 
@@ -266,6 +269,7 @@ async fn in_force(
     deadline: Duration,
     changes: &[Change],
     injections: &mut [Box<dyn Injection>],
+    guard: &mut Option<Guard>,
     requests: &mut Requests,
     run: &ToRun,
 ) -> Effect {
@@ -298,17 +302,27 @@ async fn in_force(
                 () = tokio::time::sleep(wake.saturating_sub(now)) => Woken::Time,
                 _ = terminated.recv() => Woken::Ended("the injector was told to stop".into()),
                 (why, ..) = ended => Woken::Ended(why),
+                news = news_of(guard) => match news {
+                    News::Replaced(what) => Woken::Noticed(what),
+                    News::Lost(why) => Woken::Ended(why),
+                },
                 request = requests.recv() => match request {
                     None => Woken::Alone,
-                    Some(ToInjector::Release { .. }) => Woken::Released,
+                    Some(ToInjector::Release { urgent, .. }) => Woken::Released { urgent },
                     Some(_) => Woken::Time,
                 },
             }
         };
         match woken {
             Woken::Time => {}
+            Woken::Noticed(what) => run.send(FromInjector::Noticed(what)).await,
             Woken::Alone => return Effect::default(), // Nobody wants to know any more, and the undo is urgent.
-            Woken::Released => return observe(injections).await,
+            // A run that is stopped has no use for a measurement that comes late.
+            Woken::Released { urgent: true } => {
+                let last = tokio::time::timeout(URGENT, observe(injections)).await;
+                return last.unwrap_or_default();
+            }
+            Woken::Released { urgent: false } => return observe(injections).await,
             Woken::Ended(why) => {
                 run.send(FromInjector::Ended(why)).await;
                 return observe(injections).await;
@@ -321,12 +335,22 @@ async fn in_force(
 enum Woken {
     /// Something is due.
     Time,
+    /// Something that the run should know.
+    Noticed(String),
     /// The run says that it is over.
-    Released,
+    Released { urgent: bool },
     /// The run is gone.
     Alone,
     /// It ended by itself.
     Ended(String),
+}
+
+/// What happened to the guard.
+async fn news_of(guard: &mut Option<Guard>) -> News {
+    match guard {
+        Some(guard) => guard.news().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn adjust(planned: &Planned, change: &Change, injections: &mut [Box<dyn Injection>], run: &ToRun) {

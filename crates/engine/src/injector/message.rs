@@ -19,6 +19,9 @@ pub enum ToInjector {
     Apply(ApplyRequest),
     /// End it now.
     Release {
+        /// Whether the run is being stopped: then the undo does not wait for a last measurement.
+        #[serde(default)]
+        urgent: bool,
         /// Why, for the log.
         why: String,
     },
@@ -129,6 +132,8 @@ pub enum FromInjector {
     },
     /// A parameter could not be changed.
     AdjustFailed(Failure),
+    /// Something that a reader of the log should know.
+    Noticed(String),
     /// It ended by itself.
     Ended(String),
     /// The undo begins.
@@ -153,11 +158,14 @@ pub struct Failure {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
+    /// Whether something of an earlier run is still to be undone.
+    #[serde(default)]
+    pub dirty: bool,
 }
 
 impl From<FaultError> for Failure {
     fn from(e: FaultError) -> Self {
-        Self { message: e.message, help: e.help }
+        Self { message: e.message, help: e.help, dirty: e.dirty }
     }
 }
 

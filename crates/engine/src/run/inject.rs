@@ -109,12 +109,12 @@ impl Injection<'_> {
                 }
                 stop = self.stop.wait(), if !released => {
                     released = true;
-                    injector.send(&ToInjector::Release { why: stop.why }).await;
+                    injector.send(&ToInjector::Release { urgent: true, why: stop.why }).await;
                     continue;
                 }
                 () = said_early(&mut self.early), if !released => {
                     released = true;
-                    injector.send(&ToInjector::Release { why: "all samples were taken".into() }).await;
+                    injector.send(&ToInjector::Release { urgent: false, why: "all samples were taken".into() }).await;
                     continue;
                 }
             };
@@ -158,6 +158,7 @@ impl Injection<'_> {
                     self.recorder.note(Level::Error, format!("a parameter could not be changed: {failure}"));
                     self.stop.pull("error", format!("the ramp of {} failed: {failure}", item.name()));
                 }
+                FromInjector::Noticed(what) => self.recorder.note(Level::Warning, what),
                 FromInjector::Ended(why) => self.recorder.record(Event::Ended { injection, why }),
                 FromInjector::Undoing => {
                     patience = Some(UNDOES);

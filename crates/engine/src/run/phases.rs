@@ -20,6 +20,7 @@ use super::method::{Course, Job};
 use super::recorder::Recorder;
 use super::sampling::Sampler;
 use super::{Finished, RunError, Setup, StopSwitch, prepare, search};
+use crate::halt::{self, Levers};
 use crate::injector::Injector;
 use crate::journal::JournalError;
 use crate::probe::{Context, PROBES, Probe};
@@ -35,7 +36,7 @@ pub(super) async fn run(
     observer: mpsc::UnboundedSender<Arc<Record>>,
 ) -> Result<Finished, RunError> {
     setup.state.prepare()?;
-    prepare::seal_dead_runs(&setup.state);
+    prepare::seal_dead_runs(&setup.state, &setup.journal);
     match setup.journal.refuse_dirty() {
         // Root's journal: its injectors look into it.
         Err(JournalError::Io { error, .. }) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
@@ -43,6 +44,12 @@ pub(super) async fn run(
     }
     let seed = prepare::seed(&setup);
     let run = prepare::new_run_id(setup.state.run_ids().last().map(String::as_str));
+    let (levers, services) = (Levers::of(&setup.state), halt::services(&setup));
+    if let Some(order) = levers.order_for(&run, &services) {
+        return Err(RunError::Halted(Box::new(order)));
+    }
+    let (obeying, stopping) = (run.clone(), stop.clone());
+    let _obeys = AbortOnDrop(tokio::spawn(async move { levers.obey(&obeying, &services, &stopping).await }));
     let probes = build_probes(&setup, &run)?;
     // Planned before anything is written: a run that cannot be has no log.
     let planned = plan_all(&setup, seed).await?;
@@ -67,6 +74,15 @@ pub(super) async fn run(
     trials.recorder.finish();
     let _ = std::fs::remove_file(directory.join(prepare::RUNNING));
     Ok(Finished { run: trials.run, directory, judgement })
+}
+
+/// A task that ends with this value.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn build_probes(setup: &Setup, run: &str) -> Result<Vec<Arc<dyn Probe>>, RunError> {

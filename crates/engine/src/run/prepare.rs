@@ -13,7 +13,7 @@ use toprope_os::process::ProcessId;
 
 use super::{RunError, Setup};
 use crate::host::{Host, ServiceFacts};
-use crate::journal::Standing;
+use crate::journal::{Journal, Standing};
 use crate::log::{FILE, LogWriter};
 use crate::state::State;
 
@@ -82,36 +82,57 @@ pub(super) fn begin(state: &State, run: &str) -> Result<LogWriter, RunError> {
     log
 }
 
+/// What became of a run's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It runs.
+    Running,
+    /// It died before its end, and nobody has sealed its log.
+    Killed,
+    /// It ended in order, or its log is sealed.
+    Ended,
+}
+
+/// What became of the process of the run in this directory.
+pub fn life(directory: &Path) -> Life {
+    match std::fs::read_to_string(directory.join(RUNNING)) {
+        Ok(owner) if serde_json::from_str::<ProcessId>(&owner).is_ok_and(|id| id.is_alive()) => Life::Running,
+        Ok(_) => Life::Killed,
+        Err(_) => Life::Ended,
+    }
+}
+
 /// Seals the logs of runs that were killed: their logs get an end that says what became of what was in force.
 /// Returns the runs that were sealed.
-pub fn seal_dead_runs(state: &State) -> Vec<String> {
+pub fn seal_dead_runs(state: &State, journal: &Journal) -> Vec<String> {
     let mut sealed = Vec::new();
     for run in state.run_ids() {
         let directory = state.run(&run);
-        let Ok(owner) = std::fs::read_to_string(directory.join(RUNNING)) else { continue };
-        let alive = serde_json::from_str::<ProcessId>(&owner).is_ok_and(|id| id.is_alive());
-        if !alive && seal(state, &run, &directory).is_some() {
+        if life(&directory) == Life::Killed && seal(journal, &run, &directory).is_some() {
             sealed.push(run);
         }
     }
     sealed
 }
 
-fn seal(state: &State, run: &str, directory: &Path) -> Option<()> {
+fn seal(journal: &Journal, run: &str, directory: &Path) -> Option<()> {
     let log = crate::log::read(&directory.join(FILE)).ok()?;
     let mut notes = vec!["the run was killed before its end".to_owned()];
-    let records = state.journal().records().unwrap_or_default();
+    let records = journal.records().unwrap_or_else(|error| {
+        notes.push(format!("what became of its faults is not known here: {error}"));
+        vec![]
+    });
     for record in records.iter().filter(|r| r.intent.run == run) {
         let fault = &record.intent.fault;
         match (record.standing(), record.undone()) {
             (_, Some(undone)) => {
                 notes.push(format!("{fault} was undone by the {}", undone.by));
                 notes.extend(undone.notes.iter().cloned());
-                let _ = state.journal().remove(&record.path);
+                let _ = journal.remove(&record.path);
             }
             (Standing::Undone, None) => {
                 notes.push(format!("{fault} was undone by the kernel when its injector died"));
-                let _ = state.journal().remove(&record.path);
+                let _ = journal.remove(&record.path);
             }
             (Standing::InForce, _) => notes.push(format!("{fault} is still being undone by its injector")),
             _ => notes.push(format!("{fault} was not undone yet: run `toprope undo {run}`")),

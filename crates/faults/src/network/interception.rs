@@ -210,7 +210,8 @@ impl Interception {
     pub(crate) async fn lost(&mut self) -> String {
         match &mut self.redirection {
             Redirection::Redirect(redirect) => redirect.lost().await,
-            Redirection::Connect(_) | Redirection::None => std::future::pending().await,
+            Redirection::Connect(connect) => connect.lost().await,
+            Redirection::None => std::future::pending().await,
         }
     }
 

@@ -14,7 +14,7 @@ use super::blocking;
 /// How long rules go on to match after the last sign of life.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// How often a sign of life is given; so often that a stall of the machine does not end the lease.
-const RENEW: Duration = Duration::from_millis(400);
+pub(crate) const RENEW: Duration = Duration::from_millis(400);
 
 /// A table, and a lease that is renewed for as long as this value lives and this process runs.
 ///

@@ -37,10 +37,13 @@ static LATENCY: FaultSpec = FaultSpec {
     needs: &[],
     recovers: false,
 };
+/// The same at one instant.
+static BLIP: FaultSpec =
+    FaultSpec { spec: kind("network-blip", Latency::fields, check_kind::<Latency>), lasting: false, ..LATENCY };
 static HTTP: KindSpec = kind("http", Http::fields, check_kind::<Http>);
 
 fn tables() -> Tables {
-    Tables { faults: vec![&LATENCY], probes: vec![&HTTP] }
+    Tables { faults: vec![&LATENCY, &BLIP], probes: vec![&HTTP] }
 }
 
 const TEN_LINES: &str = r#"apiVersion: toprope.dev/v1alpha1
@@ -77,6 +80,14 @@ fn the_ten_line_manifest_reads() {
     assert_eq!(e.method_duration(), Duration::from_secs(30));
     // p99 takes 100 samples: 30 s / 125.
     assert_eq!(e.interval(&e.spec.probes[0]), Duration::from_millis(240));
+}
+
+#[test]
+fn a_method_without_a_duration_is_watched_five_times_a_second() {
+    let text = TEN_LINES.replace("network-latency", "network-blip").replace(", for: 30s", "");
+    let e = read(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(e.method_duration().is_zero());
+    assert_eq!(e.interval(&e.spec.probes[0]), Duration::from_millis(200));
 }
 
 #[test]

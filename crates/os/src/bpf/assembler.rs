@@ -119,6 +119,11 @@ impl Assembler {
         self.jump_by(0x5d, a, b, 0, to);
     }
 
+    /// Compares all 64 bits, without a sign.
+    pub(super) fn jump_if_greater(&mut self, a: Register, b: Register, to: Label) {
+        self.jump_by(0x2d, a, b, 0, to);
+    }
+
     fn jump_by(&mut self, code: u8, a: Register, b: Register, value: i32, to: Label) {
         self.jumps.push((self.code.len(), to));
         self.put(code, a, b, 0, value);

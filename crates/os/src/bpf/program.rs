@@ -9,6 +9,8 @@ use super::assembler::{Assembler, Label, R0, R1, R2, R3, R4, R6, R7, Register, S
 pub(super) struct Maps {
     /// Numbers of the processes that are meant, as u32.
     pub(super) pids: i32,
+    /// One value at [`LEASE`]: until when anybody is meant, in nanoseconds of CLOCK_BOOTTIME, as u64.
+    pub(super) lease: i32,
     /// [`Endpoint`]s that are meant, with a [`Target`] each.
     pub(super) rules: i32,
     /// Sockets that were redirected, by cookie, with where they were going.
@@ -26,6 +28,9 @@ pub(super) type Endpoint = [u8; 20];
 pub(super) type Target = [u8; 16];
 
 const HITS: i16 = 8; // in a Target
+
+/// Where the lease is in its map.
+pub(super) const LEASE: u32 = 0;
 
 pub(super) fn endpoint(address: IpAddr, port: u16) -> Endpoint {
     let address = match address {
@@ -58,12 +63,14 @@ const DESTINATION: i16 = -24; // Endpoint
 const ANY: i16 = -48; // Endpoint
 const COOKIE: i16 = -56; // u64
 const PID: i16 = -60; // u32
+const LEASE_KEY: i16 = -64; // u32
 
 const LOOKUP: i32 = 1; // bpf_map_lookup_elem
 const UPDATE: i32 = 2; // bpf_map_update_elem
 const PID_TGID: i32 = 14; // bpf_get_current_pid_tgid
 const SOCKET_COOKIE: i32 = 46; // bpf_get_socket_cookie
 const NETNS_COOKIE: i32 = 122; // bpf_get_netns_cookie
+const BOOT_TIME: i32 = 125; // bpf_ktime_get_boot_ns
 
 /// For the attach types BPF_CGROUP_INET4_CONNECT and, if `v6`, BPF_CGROUP_INET6_CONNECT. With a network's cookie, only
 /// for connections in it: in another one nothing listens at the target.
@@ -91,6 +98,14 @@ pub(super) fn connect(maps: Maps, v6: bool, network: Option<u64>) -> Vec<[u8; 8]
     a.store(Size::Word, STACK, PID, R0);
     lookup(&mut a, maps.pids, PID);
     a.jump_if_zero(R0, pass);
+
+    // Who holds this may be frozen, or hang: after its last sign of life nobody is meant any more.
+    a.store_value(STACK, LEASE_KEY, LEASE.cast_signed());
+    lookup(&mut a, maps.lease, LEASE_KEY);
+    a.jump_if_zero(R0, pass);
+    a.load(Size::Double, R7, R0, 0);
+    a.call(BOOT_TIME);
+    a.jump_if_greater(R0, R7, pass);
 
     // R7 says whether it is an IPv4 destination, which IPv6 sockets can have too.
     a.set(R7, 1);
@@ -205,10 +220,11 @@ pub(super) fn note_origin(maps: Maps) -> Vec<[u8; 8]> {
     leave(a, pass)
 }
 
-/// Lets the kernel go on, whatever it asks.
+/// Lets the kernel go on, whatever it asks. Calls the newest of the functions that the others cannot do without.
 pub(super) fn nothing() -> Vec<[u8; 8]> {
     let mut a = Assembler::default();
     let pass = a.label();
+    a.call(BOOT_TIME);
     leave(a, pass)
 }
 

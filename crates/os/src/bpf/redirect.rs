@@ -8,6 +8,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::MetadataExt,
     },
+    time::Duration,
 };
 
 use rustix::io::Errno;
@@ -20,6 +21,7 @@ use crate::{
     Error, Result, Unsupported,
     cgroup::{Group, V2},
     error::Context,
+    time::boottime,
 };
 
 const NEEDS: &str = "CAP_BPF and CAP_NET_ADMIN";
@@ -48,7 +50,10 @@ impl ConnectRule {
     }
 }
 
-/// Connections of some processes are redirected, for as long as this lives. At first no process is meant.
+/// Connections of some processes are redirected, for as long as this lives and its lease is renewed. At first no process
+/// is meant, and there is no lease.
+///
+/// The programs look at the lease for every connection, so that the redirection also ends while its holder is frozen.
 ///
 /// Only connections made from the calling thread's network namespace at [`ConnectRedirect::attach`] are redirected, by
 /// TCP sockets made in the control group or below it. A process that a meant one starts is not meant before
@@ -59,6 +64,9 @@ pub struct ConnectRedirect {
     rules: Vec<ConnectRule>,
     meant: BTreeSet<u32>,
     pids: Map<u32, u8>,
+    lease: Map<u32, u64>,
+    /// Until when the lease lasts, in the time since boot; `None` before it was first granted.
+    lasts_until: Option<Duration>,
     targets: Map<Endpoint, Target>,
     origins: Map<Endpoint, Endpoint>,
     /// Only programs look into it.
@@ -77,6 +85,7 @@ impl ConnectRedirect {
         let directory = File::open(&group.directory).cannot(action)?;
         let entries = u32::try_from(rules.len() * 2 + 1).map_err(|_| Error::invalid("the rules", "are too many"))?;
         let pids = Map::create(MapKind::Hash, PIDS).cannot_without(NEEDS, action)?;
+        let lease = Map::create(MapKind::Array, 1).cannot_without(NEEDS, action)?;
         let targets = Map::<Endpoint, Target>::create(MapKind::Hash, entries).cannot_without(NEEDS, action)?;
         let redirected = Map::create(MapKind::LruHash, ORIGINS).cannot_without(NEEDS, action)?;
         let origins = Map::create(MapKind::LruHash, ORIGINS).cannot_without(NEEDS, action)?;
@@ -92,6 +101,7 @@ impl ConnectRedirect {
         }
         let maps = Maps {
             pids: pids.number(),
+            lease: lease.number(),
             rules: targets.number(),
             redirected: redirected.number(),
             origins: origins.number(),
@@ -109,7 +119,35 @@ impl ConnectRedirect {
             links.push(sys::attach(program.as_fd(), directory.as_fd(), hook).cannot_without(NEEDS, action)?);
         }
         let meant = BTreeSet::new();
-        Ok(Self { rules: rules.to_vec(), meant, pids, targets, origins, _redirected: redirected, _links: links })
+        Ok(Self {
+            rules: rules.to_vec(),
+            meant,
+            pids,
+            lease,
+            lasts_until: None,
+            targets,
+            origins,
+            _redirected: redirected,
+            _links: links,
+        })
+    }
+
+    /// Makes the lease last that long from now; the first time, it begins with that.
+    ///
+    /// # Errors
+    /// [`Error::LeaseRanOut`] when it has: nothing was redirected for a while, and nothing is from now on.
+    pub fn renew_lease(&mut self, lasts: Duration) -> Result<()> {
+        let action = || "renew the lease of redirected connections";
+        let until = boottime() + lasts;
+        let nanoseconds = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+        self.lease.set(&program::LEASE, &nanoseconds).cannot(action)?;
+        // Asked afterwards: whoever stood still between a look at the clock and the renewal would not know.
+        if self.lasts_until.is_some_and(|last| boottime() > last) {
+            self.lease.set(&program::LEASE, &0).cannot(action)?;
+            return Err(Error::LeaseRanOut { name: "redirect".to_owned() });
+        }
+        self.lasts_until = Some(until);
+        Ok(())
     }
 
     /// Says whose connections are meant from now on, by the numbers of their processes.

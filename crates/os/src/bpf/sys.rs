@@ -12,10 +12,12 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
 };
 
-/// What kind of map: one that refuses to grow, or one that forgets what was not used for longest.
+/// What kind of map: one that refuses to grow, one of a fixed size whose every value is there from the beginning, or one
+/// that forgets what was not used for longest.
 #[derive(Clone, Copy)]
 pub(super) enum MapKind {
     Hash = 1,
+    Array = 2,
     LruHash = 9,
 }
 

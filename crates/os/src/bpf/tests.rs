@@ -12,6 +12,9 @@ use crate::{
     testing::{Ending, PATIENCE, fork, skip},
 };
 
+/// A lease that no test sees the end of.
+const LONG: Duration = Duration::from_secs(600);
+
 /// A control group of the test's own, so that no other process is ever asked about.
 struct OwnGroup {
     group: Group,
@@ -127,6 +130,8 @@ fn the_meant_process_is_redirected_to_the_meant_destination_only() {
     let mut redirect = ConnectRedirect::attach(&group.group, &rules).expect("supported");
     assert_eq!(meant.ask(v4(real)), 'r', "nobody is meant yet");
     redirect.set_pids([meant.pid(), 1]).expect("there is room");
+    assert_eq!(meant.ask(v4(real)), 'r', "there is no lease yet");
+    redirect.renew_lease(LONG).expect("the first");
     for (address, expected) in [(v4(real), 'p'), (mapped(real), 'p'), (v4(second), 's'), (v6(real), '-')] {
         assert_eq!(meant.ask(address), expected, "{address}");
     }
@@ -162,6 +167,7 @@ fn any_address_is_met_in_both_families_and_a_given_one_goes_first() {
     ];
     let mut redirect = ConnectRedirect::attach(&group.group, &rules).expect("supported");
     redirect.set_pids([client.pid()]).expect("there is room");
+    redirect.renew_lease(LONG).expect("the first");
     let far: SocketAddr = "203.0.113.7:4".parse().expect("an address");
     let far_mapped: SocketAddr = "[::ffff:203.0.113.7]:4".parse().expect("an address");
     let far_v6: SocketAddr = "[2001:db8::7]:4".parse().expect("an address");
@@ -188,6 +194,7 @@ fn connections_go_straight_after_the_holders_sigkill() {
         let rule = ConnectRule { address: None, port: real, to: proxy };
         let mut redirect = ConnectRedirect::attach(&at, &[rule]).expect("supported");
         redirect.set_pids([pid]).expect("there is room");
+        redirect.renew_lease(LONG).expect("the first");
         tell.write_all(b"x").expect("a pipe");
         std::thread::sleep(PATIENCE);
     });
@@ -201,6 +208,53 @@ fn connections_go_straight_after_the_holders_sigkill() {
 }
 
 #[test]
+fn connections_go_straight_by_the_lease_while_the_holder_stands_still() {
+    const LEASE: Duration = Duration::from_millis(500);
+    let Some(group) = OwnGroup::new("connections_go_straight_by_the_lease_while_the_holder_stands_still") else {
+        return;
+    };
+    let mut client = Client::start(&group);
+    let ((real, _a), (proxy, _b)) = (serve(v4(0).ip(), b'r'), serve(v4(0).ip(), b'p'));
+    let (mut renewed, mut tell) = pipe().expect("a pipe");
+    let (at, pid) = (group.group.clone(), client.pid());
+    let holder = fork(move || {
+        let rule = ConnectRule { address: None, port: real, to: proxy };
+        let mut redirect = ConnectRedirect::attach(&at, &[rule]).expect("supported");
+        redirect.set_pids([pid]).expect("there is room");
+        loop {
+            let again = match redirect.renew_lease(LEASE) {
+                Ok(()) => b"y",
+                Err(crate::Error::LeaseRanOut { .. }) => b"n",
+                Err(e) => panic!("{e}"),
+            };
+            tell.write_all(again).expect("a pipe");
+            std::thread::sleep(LEASE / 10);
+        }
+    });
+    let mut answer = [0];
+    renewed.read_exact(&mut answer).expect("the holder has attached");
+    // A stall of the machine may end the lease here, too, and the holder says so: then there is nothing to see.
+    let before = client.ask(v4(real));
+    holder.0.signal(Signal::STOP).expect("it lives");
+    let stopped = Instant::now();
+    while client.ask(v4(real)) != 'r' {
+        assert!(stopped.elapsed() < PATIENCE, "still redirected");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let took = stopped.elapsed();
+    println!("straight after {took:?}, with a lease of {LEASE:?}");
+    assert!(before == 'p' || answer == *b"n", "it was redirected before");
+    let state = crate::process::ProcessInfo::of(holder.0.id().pid()).expect("it lives").state;
+    assert_eq!(state, crate::process::State::Stopped);
+    // Awake again, it is told, and redirects nothing.
+    holder.0.signal(Signal::CONT).expect("it lives");
+    while answer != *b"n" {
+        renewed.read_exact(&mut answer).expect("it goes on");
+    }
+    assert_eq!(client.ask(v4(real)), 'r');
+}
+
+#[test]
 fn another_network_is_left_alone() {
     let Some(group) = OwnGroup::new("another_network_is_left_alone") else { return };
     let net = crate::namespace::Namespace::new_net().expect("BPF is allowed, so we are root");
@@ -209,6 +263,7 @@ fn another_network_is_left_alone() {
     let rule = ConnectRule { address: None, port: real, to: 1 };
     let mut redirect = ConnectRedirect::attach(&group.group, &[rule]).expect("supported");
     redirect.set_pids([inside.pid()]).expect("there is room");
+    redirect.renew_lease(LONG).expect("the first");
     assert_eq!(inside.ask(v4(real)), 'r');
     assert_eq!(redirect.hits().expect("readable"), [0]);
 }

@@ -157,3 +157,10 @@ fn elements(
     });
     Elements { kind, extra, attributes: Attributes::new().string(1, table).string(2, set).nest(3, list) }
 }
+
+/// All rules of all families.
+pub(super) fn list_rules() -> Request {
+    const GET_RULE: u16 = 7; // NFT_MSG_GETRULE
+    const ANY: u8 = 0; // NFPROTO_UNSPEC
+    Request::new(SUBSYSTEM | GET_RULE, 0, &[ANY, 0, 0, 0], &Attributes::new())
+}

@@ -321,6 +321,7 @@ impl Page<'_> {
     fn help(&mut self) {
         let text = "\
 q, Ctrl-C   stop the run: everything in force is undone at once
+H           halt: stop every run on this host, and let none begin
 p, Space    pause the picture; the run goes on
 ↑ ↓ j k     scroll the probes (also PgUp, PgDn, Home, End)
 ?, h, Esc   this help

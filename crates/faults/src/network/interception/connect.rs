@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use toprope_engine::fault::FaultError;
 use toprope_os::bpf::{ConnectRedirect, ConnectRule};
@@ -15,6 +16,7 @@ use toprope_proxy::Upstream;
 use crate::network::blocking;
 use crate::network::destination::{Destination, is_address};
 use crate::network::family::Family;
+use crate::network::table::{LEASE, RENEW};
 
 /// How often new processes of the family are looked for, at most: a child's connections go straight before.
 const LOOK: Duration = Duration::from_millis(100);
@@ -31,10 +33,13 @@ pub(super) struct Held {
     stopped: bool,
 }
 
-/// A redirection in force. Dropping it detaches the programs.
+/// A redirection in force, and a lease that is renewed for as long as this value lives and this process runs. Dropping
+/// it detaches the programs.
 pub(super) struct Connect {
     programs: Programs,
     follower: AbortHandle,
+    keeper: AbortHandle,
+    lost: watch::Receiver<Option<String>>,
 }
 
 /// The destinations as rules.
@@ -88,14 +93,29 @@ impl Connect {
     /// Redirects a family's connections, and those of the processes that join it.
     pub(super) async fn follow(programs: Programs, family: Family) -> Result<Self, FaultError> {
         let family = tell(&programs, family).await?;
+        if let Some(Err(error)) = renew(&programs).await? {
+            return Err(FaultError::new(error.to_string()));
+        }
         let follower = tokio::spawn(follow(programs.clone(), family)).abort_handle();
-        Ok(Self { programs, follower })
+        let (losing, lost) = watch::channel(None);
+        let keeper = tokio::spawn(keep(programs.clone(), losing)).abort_handle();
+        Ok(Self { programs, follower, keeper, lost })
+    }
+
+    /// Resolves, with the reason, when the lease has run out although this process lives.
+    pub(super) async fn lost(&mut self) -> String {
+        let why = self.lost.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match why {
+            Some(why) => why,
+            None => std::future::pending().await,
+        }
     }
 
     /// New connections go straight from now on. The programs stay, because the proxy may still ask where the last ones
     /// were going.
     pub(super) fn stop(&self) -> Result<(), FaultError> {
         self.follower.abort();
+        self.keeper.abort();
         let mut held = lock(&self.programs);
         held.stopped = true;
         match &mut held.programs {
@@ -108,6 +128,7 @@ impl Connect {
 impl Drop for Connect {
     fn drop(&mut self) {
         self.follower.abort();
+        self.keeper.abort();
         drop(lock(&self.programs).programs.take());
     }
 }
@@ -129,6 +150,33 @@ async fn tell(programs: &Programs, mut family: Family) -> Result<Family, FaultEr
         Ok(family)
     });
     told.await?
+}
+
+/// Renews the lease; `None` once nobody is to be meant any more.
+async fn renew(programs: &Programs) -> Result<Option<toprope_os::Result<()>>, FaultError> {
+    let programs = programs.clone();
+    blocking(move || {
+        let mut held = lock(&programs);
+        let stopped = held.stopped;
+        held.programs.as_mut().filter(|_| !stopped).map(|programs| programs.renew_lease(LEASE))
+    })
+    .await
+}
+
+/// Renews the lease until the programs are detached. That a frozen process does not get here is what the lease is for.
+async fn keep(programs: Programs, losing: watch::Sender<Option<String>>) {
+    loop {
+        tokio::time::sleep(RENEW).await;
+        match renew(&programs).await {
+            Ok(Some(Ok(()))) => {}
+            Ok(Some(Err(error))) => {
+                let why = format!("this process stood still, so the kernel ended the fault by itself ({error})");
+                losing.send_replace(Some(why));
+                return;
+            }
+            Ok(None) | Err(_) => return,
+        }
+    }
 }
 
 /// Tells them again and again. That it fails once, because too many processes came and went, is no reason to stop.
