@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("injector") => return process::injector(),
         Some("guard") => return process::guard(),
+        Some("pass-through") => return process::pass_through(),
         Some("launcher") => return process::launcher(),
         Some("reach") => return process::reach(),
         _ => {}

@@ -1,4 +1,4 @@
-//! The processes that this binary is also: injector and guard.
+//! The processes that this binary is also: injector, guard and those beside them.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -20,6 +20,11 @@ pub fn injector() -> ExitCode {
 /// Undoes a fault whose injector cannot; see [`toprope_engine::guard`].
 pub fn guard() -> ExitCode {
     serve(|stream| toprope_engine::guard::serve(FAULTS, stream))
+}
+
+/// Holds a listener for the whole run; see [`toprope_engine::pass_through`].
+pub fn pass_through() -> ExitCode {
+    serve(|stream| toprope_engine::pass_through::serve(FAULTS, stream))
 }
 
 /// Starts injectors for a run that gave up its privileges; see [`toprope_engine::injector::Launch`].

@@ -3,6 +3,7 @@
 //! A fault is one file under `crates/faults` and one line in its table. The engine knows faults only through this
 //! trait, and the contract tests walk the table.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -11,6 +12,7 @@ use toprope_model::step::{Effect, Plan, Step};
 use toprope_model::{FromNode, Node, Problems};
 
 use crate::host::Host;
+use crate::pass_through::{PassThrough, Passage};
 
 /// A kind of fault. Holds no state of its own: all that [`Fault::undo`] may use is in the step.
 pub trait Fault: Send + Sync + 'static {
@@ -44,6 +46,29 @@ pub trait Fault: Send + Sync + 'static {
     /// # Errors
     /// What could not be restored, and what to do by hand. The record stays in the journal.
     fn undo<'a>(&'a self, step: &'a Step, host: &'a Host) -> BoxFuture<'a, Result<Vec<String>, FaultError>>;
+
+    /// The pass-through in which the parameters want the fault to come and go, if they do. Then its one step is applied
+    /// in the process that holds the pass-through, with [`Host::pass_through`] set. The default wants none.
+    ///
+    /// # Errors
+    /// That the parameters are not valid.
+    fn passage(&self, params: &Params) -> Result<Option<Passage>, FaultError> {
+        let _ = params;
+        Ok(None)
+    }
+
+    /// Opens that pass-through: it listens when this returns, and forwards everything unchanged.
+    ///
+    /// # Errors
+    /// Why it cannot listen there, or that the fault never wants one (the default).
+    fn pass_through<'a>(
+        &'a self,
+        params: &'a Params,
+        host: &'a Host,
+    ) -> BoxFuture<'a, Result<Arc<dyn PassThrough>, FaultError>> {
+        let _ = (params, host);
+        Box::pin(async { Err(FaultError::new("this fault wants no pass-through")) })
+    }
 }
 
 /// A step in force. Dropping it without [`Injection::release`] is what happens when the injector is killed: only what

@@ -7,6 +7,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use crate::pass_through::{Opened, PassThrough};
+
 /// The machine as faults see it, and what was resolved for them before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Host {
@@ -23,6 +25,12 @@ pub struct Host {
     /// Where a person can be asked to do something; `None` where nobody watches.
     #[serde(skip)]
     pub person: Option<Arc<dyn Person>>,
+    /// The pass-throughs of the run.
+    #[serde(default)]
+    pub pass_throughs: Vec<Opened>,
+    /// The pass-through that this process is.
+    #[serde(skip)]
+    pub pass_through: Option<Arc<dyn PassThrough>>,
 }
 
 /// Somebody who can be asked to do something that no program can.

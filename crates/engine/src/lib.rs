@@ -6,6 +6,7 @@
 //! - [`journal`]: undos, durable before anything is applied;
 //! - [`injector`], [`guard`]: the processes that hold a fault, and the second ones who can undo it;
 //! - [`halt`]: the files that stop runs; [`residue`]: what chaos left on a host;
+//! - [`mod@pass_through`]: listeners that stand for a whole run;
 //! - [`log`]: the append-only event log;
 //! - [`run`]: dispatcher and executor;
 //! - [`verdict`], [`report`]: folds over events.
@@ -16,7 +17,9 @@ pub mod halt;
 pub mod host;
 pub mod injector;
 pub mod journal;
+mod line;
 pub mod log;
+pub mod pass_through;
 pub mod probe;
 pub mod report;
 pub mod residue;

@@ -6,6 +6,7 @@
 mod guardrail;
 mod inject;
 mod method;
+mod overlap;
 mod phases;
 mod prepare;
 mod recorder;
@@ -28,8 +29,11 @@ use crate::host::Person;
 use crate::injector::{InjectorError, Launch};
 use crate::journal::{Journal, JournalError};
 use crate::log::LogError;
+use crate::pass_through::PassThroughs;
 use crate::state::{State, StateError};
 
+pub(crate) use inject::in_flight;
+pub(crate) use prepare::host;
 pub use prepare::{Life, RUNNING, life, seal_dead_runs};
 pub use recorder::Recorder;
 
@@ -181,12 +185,15 @@ impl RunError {
 /// # Errors
 /// The first fault that cannot be injected, and why.
 pub async fn plan(setup: &Setup) -> Result<Vec<Plan>, RunError> {
+    crate::pass_through::check(setup)?;
     let seed = prepare::seed(setup);
+    let nothing_stands = PassThroughs::default();
     let mut plans = Vec::new();
     for index in 0..setup.experiment.faults().len() {
-        let (plan, _) = inject::plan_fault(setup, seed, index).await?;
+        let (plan, _) = inject::plan_fault(setup, &nothing_stands, seed, index).await?;
         plans.push(plan);
     }
+    overlap::refuse(&setup.experiment, |index| plans.get(index))?;
     Ok(plans)
 }
 

@@ -350,7 +350,7 @@ impl Untouchable {
         let name = |p: &ProcessInfo| p.exe.as_deref().and_then(program_name).map(str::to_owned);
         let mine = by_pid.get(&me).and_then(|p| name(p));
         let role = |p: &ProcessInfo| p.cmdline.get(1).map(String::as_str).unwrap_or_default().to_owned();
-        let serves = |p: &&ProcessInfo| matches!(role(p).as_str(), "injector" | "guard" | "launcher");
+        let serves = |p: &&ProcessInfo| matches!(role(p).as_str(), "injector" | "guard" | "launcher" | "pass-through");
         roots.extend(processes.iter().filter(serves).filter(|p| mine.is_some() && name(p) == mine).map(|p| p.id.pid()));
         let mut own: HashSet<u32> = roots.clone();
         own.insert(me);

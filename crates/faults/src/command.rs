@@ -53,6 +53,7 @@ to Toprope, so the blast radius does not count it.",
     danger: Danger::Lasting,
     needs: &[Need::SetUser, Need::Kill],
     recovers: false,
+    ramps: &[],
 };
 
 /// The fault.

@@ -40,8 +40,6 @@ with one other busy program, a load of 80% gets about half of the core. Then the
 fault counts as taken as long as it got half of what was asked for. A CPU limit on Toprope's own control group holds
 for the load too.
 
-`ramp` can change `load` while the fault is in force.
-
 The threads belong to the injector, so they end with it however it ends.",
         example: "- cpu-stress: {load: 80%, for: 30s}",
         fields: CpuParameters::fields,
@@ -52,6 +50,7 @@ The threads belong to the injector, so they end with it however it ends.",
     danger: Danger::SharesHost,
     needs: &[],
     recovers: false,
+    ramps: &["load"],
 };
 
 /// How far below the asked share a core may be and still count as loaded: the accuracy that is claimed.

@@ -62,8 +62,6 @@ free: a cleaner that makes room is a reaction to observe.
 
 A file system in memory (tmpfs) is filled only as far as there is memory for it.
 
-`ramp` can change `amount` or `percent` while the fault is in force.
-
 The file belongs to the injector, so the space is free when the injector ends, however it ends.",
         example: "- disk-fill: {path: /var/lib/app, percent: 95%, for: 1m}",
         fields: DiskParameters::fields,
@@ -74,6 +72,7 @@ The file belongs to the injector, so the space is free when the injector ends, h
     danger: Danger::SharesHost,
     needs: &[Need::DacOverride],
     recovers: false,
+    ramps: &["amount", "percent"],
 };
 
 /// The share of the goal that must be taken for the fault to have taken.

@@ -98,6 +98,17 @@ fn every_example_is_a_step_that_a_manifest_can_hold() {
 }
 
 #[test]
+fn what_can_be_ramped_is_a_parameter_of_what_lasts() {
+    for fault in kinds() {
+        let (kind, fields) = (fault.spec.kind, (fault.spec.fields)());
+        assert!(fault.lasting || fault.ramps.is_empty(), "{kind} is over before it could change");
+        for name in fault.ramps {
+            assert!(fields.iter().any(|f| f.key == *name), "{kind} has no parameter `{name}`");
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_taken_back_is_recovered_from() {
     for fault in kinds() {
         let kind = fault.spec.kind;

@@ -66,6 +66,7 @@ ask what the fault does not hit. What the requests hit is not known to Toprope: 
     danger: Danger::Lasting,
     needs: &[],
     recovers: false,
+    ramps: &[],
 };
 
 /// The fault.

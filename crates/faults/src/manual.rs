@@ -48,6 +48,7 @@ without a verdict. If nobody says that it was taken back, the host stays marked 
     danger: Danger::Lasting,
     needs: &[],
     recovers: false,
+    ramps: &[],
 };
 
 fn check(node: &Node, problems: &mut Problems) {

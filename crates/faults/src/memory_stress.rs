@@ -55,8 +55,6 @@ the stress. Nothing is taken from the reserve; what others take from it afterwar
 The injector offers itself to the OOM killer before all others. Where the kernel has to end a process, that is the
 first: the memory is free again, and the run is inconclusive, because the fault did not last.
 
-`ramp` can change `amount` or `percent` while the fault is in force.
-
 The memory belongs to the injector, so it is free when the injector ends, however it ends; the kernel takes about
 100 ms for each GiB.",
         example: "- memory-stress: {percent: 80%, reserve: 512MiB, for: 1m}",
@@ -68,6 +66,7 @@ The memory belongs to the injector, so it is free when the injector ends, howeve
     danger: Danger::SharesHost,
     needs: &[],
     recovers: false,
+    ramps: &["amount", "percent"],
 };
 
 /// The share of the goal that must be resident for the fault to have taken.

@@ -9,9 +9,12 @@ mod filter;
 mod gone;
 mod interception;
 mod packets;
+mod pass_through;
 mod streams;
 mod table;
 
+#[cfg(test)]
+mod hosts;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -22,7 +25,7 @@ use toprope_model::choice;
 
 pub(crate) use filter::{Filter, Selected, Treatment};
 pub(crate) use packets::{Protocol, Traffic};
-pub(crate) use streams::{Listen, Reach, Shape, apply, check_reach, plan, undo};
+pub(crate) use streams::{Listen, Reach, Shape, apply, check_reach, pass_through, passage, plan, undo};
 
 choice! {
     /// One way of a conversation or both, as seen from those who are meant by `from`.

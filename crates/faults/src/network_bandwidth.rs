@@ -1,11 +1,13 @@
 //! `network-bandwidth`: TCP streams on a narrow link, as over a full or a distant one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use toprope_engine::fault::{Fault, FaultError, Injection, Params};
 use toprope_engine::host::Host;
+use toprope_engine::pass_through::{PassThrough, Passage};
 use toprope_model::kind::{Danger, FaultSpec, Need, UndoKind};
 use toprope_model::step::{Measure, Plan, Step};
 use toprope_model::target::{Endpoint, Target};
@@ -24,8 +26,9 @@ fields! {
         /// Where the connections go: `127.0.0.1:5432`, `db.internal:5432`, `:5432` on any host, `10.0.0.0/8`, or a
         /// service of the topology. A name is looked up once, when the fault begins.
         to: Endpoint,
-        /// Listen here instead of intercepting, for where that is not allowed: the client must have been told to
-        /// connect here, and finds somebody listening only while the fault is in force.
+        /// Lead those through who connect here, instead of intercepting: for where that is not allowed. Point the client
+        /// here before the run. Somebody listens from before the steady state until after the recovery, and forwards
+        /// unchanged while no fault is in force.
         listen: Option<Listen>,
         /// How much each connection may carry, in each direction that is meant.
         rate: Rate,
@@ -56,6 +59,7 @@ The effect is measured: the rate at which connections got their bytes while they
     danger: Danger::Contained,
     needs: &[Need::NetAdmin, Need::Bpf, Need::Ptrace],
     recovers: false,
+    ramps: &["rate"],
 };
 
 fn check(node: &Node, problems: &mut Problems) {
@@ -91,6 +95,23 @@ impl Fault for NetworkBandwidth {
 
     fn undo<'a>(&'a self, step: &'a Step, _: &'a Host) -> BoxFuture<'a, Result<Vec<String>, FaultError>> {
         network::undo(step).boxed()
+    }
+
+    fn passage(&self, params: &Params) -> Result<Option<Passage>, FaultError> {
+        let narrow: Narrow = params.read()?;
+        Ok(network::passage(narrow.reach()))
+    }
+
+    fn pass_through<'a>(
+        &'a self,
+        params: &'a Params,
+        host: &'a Host,
+    ) -> BoxFuture<'a, Result<Arc<dyn PassThrough>, FaultError>> {
+        async move {
+            let narrow: Narrow = params.read()?;
+            network::pass_through(narrow.reach(), host).await
+        }
+        .boxed()
     }
 }
 

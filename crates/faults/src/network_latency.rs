@@ -1,9 +1,12 @@
 //! `network-latency`: TCP streams that take longer, as over a distance, a loaded network, or a slow dependency.
 
+use std::sync::Arc;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use toprope_engine::fault::{Fault, FaultError, Injection, Params};
 use toprope_engine::host::Host;
+use toprope_engine::pass_through::{PassThrough, Passage};
 use toprope_model::kind::{Danger, FaultSpec, Need, UndoKind};
 use toprope_model::step::{Measure, Plan, Step};
 use toprope_model::target::{Endpoint, Target};
@@ -21,8 +24,9 @@ fields! {
         /// Where the connections go: `127.0.0.1:5432`, `db.internal:5432`, `:5432` on any host, `10.0.0.0/8`, or a
         /// service of the topology. A name is looked up once, when the fault begins.
         to: Endpoint,
-        /// Listen here instead of intercepting, for where that is not allowed: the client must have been told to
-        /// connect here, and finds somebody listening only while the fault is in force.
+        /// Lead those through who connect here, instead of intercepting: for where that is not allowed. Point the client
+        /// here before the run. Somebody listens from before the steady state until after the recovery, and forwards
+        /// unchanged while no fault is in force.
         listen: Option<Listen>,
         /// How much later bytes arrive.
         delay: Dur,
@@ -46,10 +50,15 @@ How connections come to the proxy depends on `from`. Those of single processes (
 redirected inside connect(2) by BPF programs, which needs root and a port in `to`; children are found ten times a second,
 and processes that are started again within seconds. Those of all programs, of a user or of a control group are
 redirected by a rule of nftables, in which case the kernel tracks connections as long as the fault lasts; without
-privileges that works in a network of one's own (`toprope exec`). Where nothing of this is allowed, `listen` opens a port
-that the client is to be pointed at. Containers with networks of their own are not reached from the host's.
+privileges that works in a network of one's own (`toprope exec`). Containers with networks of their own are not reached
+from the host's.
 
-Connections that are open when the fault begins are not reached: plan counts them and warns. A client with a pool must
+Where nothing of this is allowed, point the client at a port that `listen` names. There a process listens for the whole
+run and forwards unchanged while no fault is in force, and the connections that are open when the fault begins are reached
+too. At the fault's end all go on; at the run's end nobody listens any more, and what is in flight is carried on for the
+`drain`.
+
+Connections that are open when a redirection begins are not reached: plan counts them and warns. A client with a pool must
 be restarted, or must renew it. `anywhere` and networks without a port leave out what stays within this host; a port or
 an address means it too.
 
@@ -68,6 +77,7 @@ the proxy, of those and the ones that are open past it.",
     danger: Danger::Contained,
     needs: &[Need::NetAdmin, Need::Bpf, Need::Ptrace],
     recovers: false,
+    ramps: &["delay", "jitter"],
 };
 
 fn check(node: &Node, problems: &mut Problems) {
@@ -103,6 +113,23 @@ impl Fault for NetworkLatency {
 
     fn undo<'a>(&'a self, step: &'a Step, _: &'a Host) -> BoxFuture<'a, Result<Vec<String>, FaultError>> {
         network::undo(step).boxed()
+    }
+
+    fn passage(&self, params: &Params) -> Result<Option<Passage>, FaultError> {
+        let delay: Delay = params.read()?;
+        Ok(network::passage(delay.reach()))
+    }
+
+    fn pass_through<'a>(
+        &'a self,
+        params: &'a Params,
+        host: &'a Host,
+    ) -> BoxFuture<'a, Result<Arc<dyn PassThrough>, FaultError>> {
+        async move {
+            let delay: Delay = params.read()?;
+            network::pass_through(delay.reach(), host).await
+        }
+        .boxed()
     }
 }
 
@@ -401,22 +428,50 @@ mod tests {
             let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let _bystander = bystander(to);
             let parameters = params(json!({"to": to.to_string(), "listen": at.to_string(), "delay": "500ms"}));
-            let (plan, step) = planned(&NetworkLatency, &parameters, &host()).await;
+            let (plan, _) = planned(&NetworkLatency, &parameters, &host()).await;
             assert!(plan.path.contains(&at.to_string()) && plan.warnings[0].contains(" past "), "{plan:?}");
-            let mut injection = NetworkLatency.apply(&step, &parameters, &host()).await.unwrap();
+            assert!(Client::connect(at).is_err(), "a plan changes nothing");
+
+            let through = NetworkLatency.pass_through(&parameters, &host()).await.unwrap();
             let e = NetworkLatency.plan(&parameters, &host()).await.unwrap_err();
             assert!(e.message.contains("somebody listens on"), "{e}");
-            let mut client = Client::connect(at).unwrap();
-            assert!(client.ask().unwrap() >= DELAY);
+            let mut old = Client::connect(at).unwrap();
+            assert!(old.ask().unwrap() < STRAIGHT, "it forwards unchanged");
+
+            let passage = NetworkLatency.passage(&parameters).unwrap().unwrap();
+            let holder = toprope_os::process::ProcessId::current().unwrap();
+            let pass_throughs = vec![toprope_engine::pass_through::Opened { passage, holder }];
+            let inside = Host { pass_throughs, pass_through: Some(through.clone()), ..host() };
+            let (plan, step) = planned(&NetworkLatency, &parameters, &inside).await;
+            assert!(plan.warnings[0].starts_with("1 connection to "), "its own are not past it: {plan:?}");
+            let e = NetworkLatency.apply(&step, &parameters, &host()).await.err().unwrap();
+            assert!(e.message.contains("not the pass-through"), "{e}");
+            let mut injection = NetworkLatency.apply(&step, &parameters, &inside).await.unwrap();
+            let (_, second) = planned(&NetworkLatency, &parameters, &inside).await;
+            let e = NetworkLatency.apply(&second, &parameters, &inside).await.err().unwrap();
+            assert!(e.message.contains("another fault is in force"), "{e}");
+            let mut new = Client::connect(at).unwrap();
+            assert!(new.ask().unwrap() >= DELAY && old.ask().unwrap() >= DELAY);
             assert!(ask(to).unwrap() < STRAIGHT);
-            let effect = observed_samples(&mut injection, 1).await;
-            assert_eq!((effect.took, effect.reached), (Some(true), Some(0.5)), "{effect:?}");
-            let draining = injection.release(PATIENCE).await.unwrap().expect("one is in flight");
-            assert!(client.ask().unwrap() < STRAIGHT);
-            drop(client);
-            assert_eq!(draining.await, (1, 0));
-            assert!(NetworkLatency.undo(&step, &host()).await.unwrap()[0].contains("is gone"));
-            assert!(Client::connect(at).is_err());
+            let effect = observed_samples(&mut injection, 2).await;
+            assert_eq!((effect.took, effect.reached), (Some(true), Some(2.0 / 3.0)), "{effect:?}");
+            assert!(injection.release(PATIENCE).await.unwrap().is_none());
+            assert!(new.ask().unwrap() < STRAIGHT && old.ask().unwrap() < STRAIGHT, "all go on");
+            assert!(NetworkLatency.undo(&step, &host()).await.unwrap()[0].contains("are gone"));
+
+            // As when the injector is killed.
+            let injection = NetworkLatency.apply(&second, &parameters, &inside).await.unwrap();
+            assert!(old.ask().unwrap() >= DELAY);
+            drop(injection);
+            assert!(old.ask().unwrap() < STRAIGHT);
+
+            drop(inside);
+            let closing = tokio::spawn(through.close(PATIENCE));
+            eventually("nobody listens any more", || Client::connect(at).is_err());
+            assert!(old.ask().unwrap() < STRAIGHT, "what is in flight goes on");
+            drop((old, new));
+            let (ended, cut) = closing.await.unwrap();
+            assert!(ended >= 2 && cut == 0, "{ended} ended, {cut} were cut");
         });
     }
 

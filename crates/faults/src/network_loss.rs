@@ -58,6 +58,7 @@ The effect is measured: the share of the packets that were dropped, of all that 
     danger: Danger::SharesHost,
     needs: &[Need::NetAdmin],
     recovers: false,
+    ramps: &["loss"],
 };
 
 fn check(node: &Node, problems: &mut Problems) {

@@ -74,6 +74,7 @@ The effect is measured: how many packets were hit. If there was none, the fault 
     danger: Danger::SharesHost,
     needs: &[Need::NetAdmin],
     recovers: false,
+    ramps: &[],
 };
 
 fn check(node: &Node, problems: &mut Problems) {

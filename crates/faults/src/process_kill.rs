@@ -90,6 +90,7 @@ later gets the same number is never hit. A process that catches the signal and s
     danger: Danger::Lasting,
     needs: &[Need::Kill, Need::Ptrace],
     recovers: true,
+    ramps: &[],
 };
 
 /// The fault.

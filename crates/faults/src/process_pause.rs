@@ -54,6 +54,7 @@ The effect is measured: the state of every thread, and that the processes use no
     danger: Danger::Contained,
     needs: &[Need::Kill, Need::Ptrace],
     recovers: false,
+    ramps: &[],
 };
 
 /// The fault.

@@ -56,6 +56,7 @@ be started and not restarted.",
     danger: Danger::Lasting,
     needs: &[Need::SetUser, Need::Kill, Need::Ptrace],
     recovers: true,
+    ramps: &[],
 };
 
 fn check(node: &Node, problems: &mut Problems) {

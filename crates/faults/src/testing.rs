@@ -17,7 +17,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A host without topology, on which Toprope has no processes but the test itself.
 pub(crate) fn host() -> Host {
-    Host { services: vec![], own: vec![], invoking_user: None, directory: PathBuf::from("/"), person: None }
+    Host {
+        services: vec![],
+        own: vec![],
+        invoking_user: None,
+        directory: PathBuf::from("/"),
+        person: None,
+        pass_throughs: vec![],
+        pass_through: None,
+    }
 }
 
 /// Parameters as they come from a manifest.

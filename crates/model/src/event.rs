@@ -62,6 +62,10 @@ pub enum Event {
     TrialStarted { trial: u32, value: String },
     /// A trial ended.
     TrialEnded { trial: u32, outcome: Outcome, reason: String },
+    /// A pass-through stands from now on, until the run has ended: clients that connect to `at` are led to `to`.
+    PassThrough { at: String, to: String },
+    /// It is gone before the run's end, and its connections are cut.
+    PassThroughLost { at: String, why: String },
     /// A phase began.
     Phase(Phase),
     /// A probe gave a sample.

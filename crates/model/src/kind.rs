@@ -86,6 +86,8 @@ pub struct FaultSpec {
     pub needs: &'static [Need],
     /// Whether probes are by default expected to recover from it rather than to stay unaffected.
     pub recovers: bool,
+    /// Parameters that can change while it is in force: those that `ramp` takes.
+    pub ramps: &'static [&'static str],
 }
 
 /// All kinds that manifests may name.

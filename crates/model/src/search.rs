@@ -31,6 +31,9 @@ pub struct Quantity {
     pub unit: Unit,
 }
 
+/// Units of sizes, the largest first.
+const BINARY: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+
 impl Quantity {
     /// Reads a quantity as it stands in a manifest.
     #[expect(clippy::cast_precision_loss, reason = "a searched value needs no 53 bits")]
@@ -51,10 +54,16 @@ impl Quantity {
         text.parse::<Rate>().ok().and_then(|r| new(r.0, Unit::BytesPerSecond))
     }
 
-    /// The same unit with another number, rounded to three significant digits: nobody asks for 237.118 ms.
+    /// The same unit with another number, rounded to three significant digits, or to whole KiB, MiB or GiB of which it has
+    /// ten or more: nobody asks for 237.118 ms.
+    #[expect(clippy::cast_precision_loss, reason = "powers of two")]
     pub fn with(self, number: f64) -> Self {
         if number <= 0.0 {
             return Self { number: 0.0, ..self };
+        }
+        if self.unit == Unit::Bytes {
+            let unit = BINARY.iter().map(|(size, _)| *size as f64).find(|size| number >= size * 10.0).unwrap_or(1.0);
+            return Self { number: (number / unit).round() * unit, ..self };
         }
         let scale = 10f64.powf(2.0 - number.log10().floor());
         Self { number: (number * scale).round() / scale, ..self }
@@ -67,7 +76,13 @@ impl std::fmt::Display for Quantity {
         match self.unit {
             Unit::Plain => f.write_str(&short(self.number)),
             Unit::Time => Dur(std::time::Duration::from_nanos(self.number.round() as u64)).fmt(f),
-            Unit::Bytes => write!(f, "{}B", self.number.round() as u64),
+            Unit::Bytes => {
+                let bytes = self.number.round() as u64;
+                match BINARY.iter().find(|(size, _)| bytes > 0 && bytes.is_multiple_of(*size)) {
+                    Some((size, name)) => write!(f, "{}{name}", bytes / size),
+                    None => write!(f, "{bytes}B"),
+                }
+            }
             Unit::BytesPerSecond => Rate(self.number).fmt(f),
             Unit::Percent => Percent(self.number).fmt(f),
         }
@@ -99,7 +114,8 @@ mod tests {
 
     #[test]
     fn quantities_keep_their_unit() {
-        for (text, shown) in [("200ms", "200ms"), ("10%", "10%"), ("1MiB", "1048576B"), ("1MB/s", "1MB/s"), ("3", "3")]
+        for (text, shown) in
+            [("200ms", "200ms"), ("10%", "10%"), ("1MiB", "1MiB"), ("1500B", "1500B"), ("1MB/s", "1MB/s"), ("3", "3")]
         {
             let q = Quantity::read(text).unwrap();
             assert_eq!(q.to_string(), shown);
@@ -107,6 +123,8 @@ mod tests {
         }
         let mid = Quantity::read("50ms").unwrap().with(237_118_433.0);
         assert_eq!(mid.to_string(), "237ms");
+        let size = |number: f64| Quantity::read("1MiB").unwrap().with(number).to_string();
+        assert_eq!([size(58.72e6), size(1.5e9), size(5.6e6), size(999.4)], ["56MiB", "1431MiB", "5469KiB", "999B"]);
         assert_eq!(Quantity::read("fast"), None);
     }
 }

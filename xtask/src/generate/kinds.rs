@@ -77,9 +77,11 @@ fn facts(fault: &FaultSpec) -> String {
     let probes = if fault.recovers { "expected to recover from it" } else { "expected to stay unaffected" };
     let needs: Vec<&str> = fault.needs.iter().map(|need| capabilities(*need)).collect();
     let needs = if needs.is_empty() { "none".into() } else { needs.join("; ") };
+    let ramps: Vec<String> = fault.ramps.iter().map(|name| format!("`{name}`")).collect();
+    let ramps = if ramps.is_empty() { String::new() } else { format!("- **Can ramp**: {}\n", ramps.join(", ")) };
     format!(
         "- **Lasts**: {lasts}\n- **Undone**: {undo}\n- **At worst**: {reach}\n- **Probes** are by default {probes}\n\
-         - **Privileges** that it uses: {needs}\n\n"
+         {ramps}- **Privileges** that it uses: {needs}\n\n"
     )
 }
 

@@ -14,19 +14,19 @@ use crate::show;
 pub fn faults(args: &KindArgs) -> Result<u8, Failure> {
     let tables = tables();
     let specs: Vec<&KindSpec> = tables.faults.iter().map(|f| &f.spec).collect();
-    let undo = |kind: &str| tables.fault(kind).map(undo_in_words);
+    let facts = |kind: &str| tables.fault(kind).map(in_words);
     let mut common = FaultCommon::fields();
     if args.kind.as_ref().is_some_and(|kind| tables.fault(kind).is_some_and(|f| !f.lasting)) {
         // What happens at one instant has no time in which these would mean anything.
         common.retain(|field| field.key == "name");
     }
-    kinds(args, "fault", &specs, &common, undo)
+    kinds(args, "fault", &specs, &common, facts)
 }
 
 /// Lists or explains probes.
 pub fn probes(args: &KindArgs) -> Result<u8, Failure> {
     let tables = tables();
-    // Some kinds are faults as well: what undoes those is not said here.
+    // Some kinds are faults as well: what is said of those is not said here.
     kinds(args, "probe", &tables.probes, &ProbeCommon::fields(), |_| None)
 }
 
@@ -35,7 +35,7 @@ fn kinds(
     what: &str,
     specs: &[&KindSpec],
     common: &[Field],
-    undo: impl Fn(&str) -> Option<&'static str>,
+    facts: impl Fn(&str) -> Option<String>,
 ) -> Result<u8, Failure> {
     let Some(kind) = &args.kind else {
         if args.json {
@@ -62,8 +62,8 @@ fn kinds(
         return Ok(0);
     }
     show::line(&format!("{}: {}\n", spec.kind, spec.summary));
-    if let Some(undo) = undo(kind) {
-        show::line(&format!("{undo}\n"));
+    if let Some(facts) = facts(kind) {
+        show::line(&format!("{facts}\n"));
     }
     show::line(spec.docs.trim());
     show::line("\nParameters:");
@@ -72,6 +72,14 @@ fn kinds(
     show::line(&format!("\nAs every {what}: {}", names.join(", ")));
     show::line(&format!("\nExample:\n\n{}", spec.example.trim_end()));
     Ok(0)
+}
+
+/// What a user must know of a fault before its description.
+fn in_words(fault: &FaultSpec) -> String {
+    match fault.ramps {
+        [] => undo_in_words(fault).to_owned(),
+        ramps => format!("{} Can ramp: {}.", undo_in_words(fault), ramps.join(", ")),
+    }
 }
 
 /// Who undoes a fault when everything of ours is dead.

@@ -90,6 +90,8 @@ fn clean(state: &State, record: &Record, runtime: &tokio::runtime::Runtime, what
         invoking_user: std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()),
         directory: directory(),
         person: view::person(),
+        pass_throughs: vec![],
+        pass_through: None,
     };
     let result = runtime.block_on(undo_record(&journal, record, FAULTS, &host, "toprope undo"))?;
     show::line(&format!("{what}: {}", if result.clean { "undone" } else { "could not be undone" }));

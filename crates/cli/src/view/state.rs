@@ -151,6 +151,7 @@ impl RunState {
                 self.stopping.get_or_insert_with(|| stop.clone());
             }
             Event::Judged(judgement) => self.judgement = Some(judgement.clone()),
+            Event::PassThrough { .. } | Event::PassThroughLost { .. } => {}
             Event::Planned(_) | Event::Note { .. } | Event::RunEnded { .. } | Event::Sealed { .. } => {}
         }
         None

@@ -103,6 +103,14 @@ impl Story {
             Event::TrialEnded { trial, outcome, reason } => {
                 one(tone(*outcome), "trial", format!("trial {trial} {outcome}: {}", clean(reason)))
             }
+            Event::PassThrough { at, to } => one(
+                Tone::Plain,
+                "listen",
+                format!("clients of {} are led to {} until the run has ended", clean(at), clean(to)),
+            ),
+            Event::PassThroughLost { at, why } => {
+                one(Tone::Bad, "listen", format!("the pass-through on {} is gone: {}", clean(at), clean(why)))
+            }
             Event::Phase(Phase::Verdict) => vec![],
             Event::Phase(phase) => self.phase(*phase),
             Event::Injected { injection, path } => one(Tone::Fault, "inject", self.injected(*injection, path)),

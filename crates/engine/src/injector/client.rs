@@ -1,13 +1,15 @@
 //! The run's side of the socket.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use toprope_model::step::Plan;
+use toprope_os::fdpass;
 
-use super::launch::{Launch, Started};
+use super::launch::{Launch, Role, Started};
 use super::message::{FromInjector, PlanRequest, ToInjector};
 
 /// An injector that was started.
@@ -46,12 +48,16 @@ pub enum InjectorError {
 const PLAN_LIMIT: Duration = Duration::from_secs(30);
 
 impl Injector {
-    /// Starts an injector.
+    /// Starts an injector, and lends it a socket to a pass-through.
     ///
     /// # Errors
     /// [`InjectorError::Start`].
-    pub fn start(launch: &Launch) -> Result<Self, InjectorError> {
-        let (ours, process) = launch.start().map_err(InjectorError::Start)?;
+    pub fn start(launch: &Launch, lent: Option<OwnedFd>) -> Result<Self, InjectorError> {
+        let (ours, process) = launch.start(Role::Injector).map_err(InjectorError::Start)?;
+        if let Some(lent) = lent {
+            // With a blank before the first message, which JSON does not mind.
+            fdpass::send(&ours, b" ", &[lent.as_fd()]).map_err(InjectorError::Start)?;
+        }
         ours.set_nonblocking(true).map_err(InjectorError::Start)?;
         let (reader, writer) = UnixStream::from_std(ours).map_err(InjectorError::Start)?.into_split();
         Ok(Self { process, reader: BufReader::new(reader).lines(), writer })

@@ -16,6 +16,7 @@ use super::serve::{Planned, Requests, ToRun};
 use crate::fault::{Draining, FaultError, Injection, Params};
 use crate::guard::{Guard, News};
 use crate::journal::{Entry, Journal, JournalError};
+use crate::pass_through::Lent;
 
 /// How often the effect is measured while the fault is in force.
 const OBSERVE_EVERY: Duration = Duration::from_millis(500);
@@ -127,7 +128,15 @@ async fn apply(
 ) -> Result<(), FaultError> {
     for (number, step) in plan.steps.iter().enumerate() {
         entry.mark(&Mark::Applying(number))?;
-        injections.push(planned.fault.apply(step, &planned.params, &planned.host).await?);
+        let (params, host) = (&planned.params, &planned.host);
+        injections.push(match planned.fault.passage(params)? {
+            None => planned.fault.apply(step, params, host).await?,
+            Some(passage) => {
+                let lent = planned.lent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                let gone = || FaultError::new(format!("the pass-through on {} is gone", passage.at));
+                Lent::apply(lent.ok_or_else(gone)?, planned.fault.spec().spec.kind, step, params).await?
+            }
+        });
     }
     Ok(())
 }

@@ -11,12 +11,39 @@ use rustix::process::Signal;
 use toprope_os::fdpass;
 use toprope_os::process::{Pidfd, ProcessId};
 
-/// Asks the launcher for an injector on the socket that comes with it.
-const START: u8 = b'i';
 /// Asks the launcher to kill one that it started; its number follows.
 const KILL: u8 = b'k';
 
-/// Starts injectors.
+/// What a process is started as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It holds a fault.
+    Injector,
+    /// It holds a listener for the whole run.
+    PassThrough,
+}
+
+impl Role {
+    const ALL: [Self; 2] = [Self::Injector, Self::PassThrough];
+
+    /// The hidden command of this program.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Injector => "injector",
+            Self::PassThrough => "pass-through",
+        }
+    }
+
+    /// How a launcher is asked for it.
+    fn byte(self) -> u8 {
+        match self {
+            Self::Injector => b'i',
+            Self::PassThrough => b'p',
+        }
+    }
+}
+
+/// Starts injectors, and pass-throughs.
 #[derive(Debug, Clone)]
 pub enum Launch {
     /// From this program's file, with this process's privileges.
@@ -42,14 +69,14 @@ impl Launch {
         Ok(Self::Launcher(Arc::new(Mutex::new(ours))))
     }
 
-    /// Starts an injector and returns the socket to it, and a hold on the process.
-    pub(super) fn start(&self) -> std::io::Result<(UnixStream, Started)> {
+    /// Starts a process and returns the socket to it, and a hold on it.
+    pub(crate) fn start(&self, role: Role) -> std::io::Result<(UnixStream, Started)> {
         let (ours, theirs) = UnixStream::pair()?;
         match self {
-            Self::Direct(executable) => Ok((ours, Started::Child(start(executable, theirs.into())?))),
+            Self::Direct(executable) => Ok((ours, Started::Child(start(executable, role, theirs.into())?))),
             Self::Launcher(launcher) => {
                 let mut socket = locked(launcher)?;
-                fdpass::send(&*socket, &[START], &[theirs.as_fd()])?;
+                fdpass::send(&*socket, &[role.byte()], &[theirs.as_fd()])?;
                 drop(theirs);
                 let mut number = [0; 4];
                 socket.read_exact(&mut number)?;
@@ -66,9 +93,9 @@ fn locked(launcher: &Mutex<UnixStream>) -> std::io::Result<std::sync::MutexGuard
     launcher.lock().map_err(|_| std::io::Error::other("the launcher is unusable"))
 }
 
-/// An injector's process, as far as whoever had it started may touch it.
+/// A process, as far as whoever had it started may touch it.
 #[derive(Debug)]
-pub(super) enum Started {
+pub(crate) enum Started {
     /// Our own child.
     Child(Child),
     /// The launcher's child of this number: only it may signal a process with more privileges than ours.
@@ -77,7 +104,7 @@ pub(super) enum Started {
 
 impl Started {
     /// Ends it with SIGKILL, in whatever state it is.
-    pub(super) fn kill(&mut self) -> std::io::Result<()> {
+    pub(crate) fn kill(&mut self) -> std::io::Result<()> {
         match self {
             Self::Child(child) => child.kill(),
             Self::Launched(launcher, number) => {
@@ -89,9 +116,9 @@ impl Started {
     }
 }
 
-fn start(executable: &Path, socket: OwnedFd) -> std::io::Result<Child> {
+fn start(executable: &Path, role: Role, socket: OwnedFd) -> std::io::Result<Child> {
     Command::new(executable)
-        .arg("injector")
+        .arg(role.name())
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(Stdio::from(socket))
@@ -100,7 +127,7 @@ fn start(executable: &Path, socket: OwnedFd) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// The launcher's process: starts an injector on each socket that it is handed, until the run is gone.
+/// The launcher's process: starts an injector or a pass-through on each socket that it is handed, until the run is gone.
 ///
 /// # Errors
 /// The socket to the run cannot be used.
@@ -119,10 +146,11 @@ pub fn serve_launcher(mut run: UnixStream, executable: &Path) -> std::io::Result
                 let _ = injector.map(|injector| injector.signal(Signal::KILL));
             }
             _ => {
-                let injector = descriptors.into_iter().next().and_then(|socket| launch(executable, socket).ok());
-                let answer = match injector {
-                    Some(injector) => {
-                        started.push(injector);
+                let role = Role::ALL.into_iter().find(|role| role.byte() == request[0]);
+                let asked = role.zip(descriptors.into_iter().next());
+                let answer = match asked.and_then(|(role, socket)| launch(executable, role, socket).ok()) {
+                    Some(process) => {
+                        started.push(process);
                         u32::try_from(started.len()).unwrap_or_default()
                     }
                     None => 0,
@@ -133,8 +161,8 @@ pub fn serve_launcher(mut run: UnixStream, executable: &Path) -> std::io::Result
     }
 }
 
-fn launch(executable: &Path, socket: OwnedFd) -> std::io::Result<Pidfd> {
-    let mut child = start(executable, socket)?;
+fn launch(executable: &Path, role: Role, socket: OwnedFd) -> std::io::Result<Pidfd> {
+    let mut child = start(executable, role, socket)?;
     let held = ProcessId::of(child.id()).and_then(|id| Pidfd::open(&id)).map_err(std::io::Error::other);
     if held.is_err() {
         let _ = child.kill();

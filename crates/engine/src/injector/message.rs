@@ -169,6 +169,12 @@ impl From<FaultError> for Failure {
     }
 }
 
+impl From<Failure> for FaultError {
+    fn from(f: Failure) -> Self {
+        Self { message: f.message, help: f.help }
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)?;

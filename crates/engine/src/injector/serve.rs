@@ -1,6 +1,6 @@
 //! The injector's side of the socket.
 
-use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -22,6 +22,7 @@ use crate::fault::{Fault, FaultError, FaultTable, Params};
 use crate::guard::Guard;
 use crate::host::{Host, Person};
 use crate::journal::Journal;
+use crate::line;
 
 /// Sends messages to the run. A run that is gone is no error: its end is seen by the reader.
 #[derive(Debug, Clone)]
@@ -76,6 +77,8 @@ pub(super) struct Planned {
     pub(super) host: Host,
     pub(super) limits: Limits,
     pub(super) journal: Journal,
+    /// A socket to the pass-through in which the fault comes and goes.
+    pub(super) lent: Mutex<Option<OwnedFd>>,
 }
 
 impl Planned {
@@ -122,31 +125,16 @@ fn within_limits(plan: &Plan, limits: Limits) -> Result<(), FaultError> {
 ///
 /// # Errors
 /// The socket cannot be used at all.
-pub fn serve(table: FaultTable, mut stream: StdStream, executable: PathBuf) -> std::io::Result<()> {
-    let Some(first) = first_message(&mut stream)? else { return Ok(()) };
+pub fn serve(table: FaultTable, stream: StdStream, executable: PathBuf) -> std::io::Result<()> {
+    let Some((line, lent)) = line::receive(&stream)? else { return Ok(()) };
+    let (first, lent) = (serde_json::from_slice(&line)?, lent.into_iter().next());
     drop_privileges(table, &first);
     stream.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let served = runtime.block_on(async { serve_run(table, UnixStream::from_std(stream)?, first, executable).await });
+    let served =
+        runtime.block_on(async { serve_run(table, UnixStream::from_std(stream)?, first, lent, executable).await });
     runtime.shutdown_background();
     served
-}
-
-/// Reads one message without a runtime; `None` when the run is gone before it says anything.
-fn first_message(stream: &mut StdStream) -> std::io::Result<Option<ToInjector>> {
-    const LONGEST: usize = 4 << 20;
-    let mut line = Vec::new();
-    let mut byte = [0u8];
-    while stream.read(&mut byte)? == 1 {
-        if byte[0] == b'\n' {
-            return Ok(Some(serde_json::from_slice(&line)?));
-        }
-        line.push(byte[0]);
-        if line.len() > LONGEST {
-            return Err(std::io::Error::other("the first message does not end"));
-        }
-    }
-    Ok(None)
 }
 
 /// Keeps only what the fault names. An unprivileged injector has nothing to give up.
@@ -184,6 +172,7 @@ async fn serve_run(
     table: FaultTable,
     stream: UnixStream,
     first: ToInjector,
+    mut lent: Option<OwnedFd>,
     executable: PathBuf,
 ) -> std::io::Result<()> {
     let (reader, writer) = stream.into_split();
@@ -198,7 +187,7 @@ async fn serve_run(
     while let Some(request) = requests.recv().await {
         match request {
             ToInjector::Plan(request) => {
-                planned = prepare(table, *request, person.clone());
+                planned = prepare(table, *request, person.clone(), lent.take());
                 let answer = match &planned {
                     None => Err(FaultError::new("this Toprope does not know the fault")),
                     Some(planned) => planned.plan().await,
@@ -264,7 +253,7 @@ async fn undo(journal: &Journal, record: &std::path::Path, table: FaultTable, ho
     })
 }
 
-fn prepare(table: FaultTable, request: PlanRequest, person: Arc<AtTheRun>) -> Option<Planned> {
+fn prepare(table: FaultTable, request: PlanRequest, person: Arc<AtTheRun>, lent: Option<OwnedFd>) -> Option<Planned> {
     let fault = table.get(&request.fault)?;
     let params = Params {
         node: Node::from_json(&request.params),
@@ -274,5 +263,6 @@ fn prepare(table: FaultTable, request: PlanRequest, person: Arc<AtTheRun>) -> Op
     // Without a person at the run there is nobody to ask, and what needs one refuses at plan.
     let person: Option<Arc<dyn Person>> = if request.attended { Some(person) } else { None };
     let host = Host { person, ..request.host };
-    Some(Planned { fault, params, host, limits: request.limits, journal: Journal::at(request.journal) })
+    let (limits, journal, lent) = (request.limits, Journal::at(request.journal), Mutex::new(lent));
+    Some(Planned { fault, params, host, limits, journal, lent })
 }

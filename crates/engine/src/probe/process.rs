@@ -89,6 +89,8 @@ impl ProbeKind for Kind {
             invoking_user: context.invoking_user,
             directory: PathBuf::new(),
             person: None,
+            pass_throughs: vec![],
+            pass_through: None,
         };
         Ok(Box::new(ProcessProbe { params, host, seen: Mutex::default() }))
     }

@@ -1,4 +1,4 @@
-//! Injectors and guards that no run started, or whose run is gone.
+//! Injectors, guards and pass-throughs that no run started, or whose run is gone.
 
 use super::{Class, Finding, Scene, Survey, started};
 
@@ -9,6 +9,7 @@ fn look(scene: &Scene, survey: &mut Survey) {
         let (role, article) = match process.cmdline.get(1).map(String::as_str) {
             Some("injector") => ("injector", "an"),
             Some("guard") => ("guard", "a"),
+            Some("pass-through") => ("pass-through", "a"),
             _ => continue,
         };
         let us = process.id.pid() == std::process::id();

@@ -1,5 +1,6 @@
 //! One injection as the run sees it: plan, apply, follow, and find out how it ended even when its injector died.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use toprope_model::step::{Plan, Undone};
 
 use super::recorder::Recorder;
 use super::{RunError, Setup, StopSwitch, prepare};
-use crate::injector::{ApplyRequest, Change, FromInjector, Injector, Limits, PlanRequest, ToInjector};
+use crate::fault::Params;
+use crate::injector::{ApplyRequest, Change, FromInjector, Injector, InjectorError, Limits, PlanRequest, ToInjector};
+use crate::pass_through::PassThroughs;
 
 /// An injector tells what it measures twice a second, and one measurement takes 5 s at most: after so long it hangs. Its
 /// guard sees that far sooner; this is for the case that the guard was killed too.
@@ -22,18 +25,25 @@ const LOOKS_FOR_ITS_EFFECT: Duration = Duration::from_secs(330);
 const UNDOES: Duration = Duration::from_secs(120);
 
 /// Starts an injector for a fault of the method and has it plan.
-pub(super) async fn plan_fault(setup: &Setup, seed: u64, index: usize) -> Result<(Plan, Injector), RunError> {
+pub(super) async fn plan_fault(
+    setup: &Setup,
+    pass_throughs: &PassThroughs,
+    seed: u64,
+    index: usize,
+) -> Result<(Plan, Injector), RunError> {
     let faults = setup.experiment.faults();
     let item = faults[index];
     let named = |error| RunError::Plan { fault: item.name().to_owned(), index, error };
-    let mut injector = Injector::start(&setup.launch).map_err(named)?;
+    let params = first_params(setup, item);
+    let lent = lend(setup, pass_throughs, item, &params).await.map_err(named)?;
+    let mut injector = Injector::start(&setup.launch, lent).map_err(named)?;
     let radius = setup.experiment.spec.blast_radius.as_ref();
     let request = PlanRequest {
         fault: item.kind.clone(),
-        params: first_params(setup, item).to_json(),
+        params: params.to_json(),
         seed: prepare::injection_seed(seed, u32::try_from(index).unwrap_or(u32::MAX)),
         for_ms: millis(item.common.for_.map(|d| d.0).unwrap_or_default()),
-        host: prepare::host(setup),
+        host: prepare::host(setup, pass_throughs.opened()),
         limits: Limits {
             targets: radius.and_then(|r| r.processes),
             percent: radius.and_then(|r| r.percent).map(|p| p.0),
@@ -43,6 +53,20 @@ pub(super) async fn plan_fault(setup: &Setup, seed: u64, index: usize) -> Result
     };
     let plan = injector.plan(request).await.map_err(named)?;
     Ok((plan, injector))
+}
+
+/// A socket to the pass-through that a fault wants. None stands while it is only planned.
+async fn lend(
+    setup: &Setup,
+    pass_throughs: &PassThroughs,
+    item: &FaultItem,
+    params: &Node,
+) -> Result<Option<OwnedFd>, InjectorError> {
+    let Some(fault) = setup.faults.get(&item.kind) else { return Ok(None) };
+    let params = Params { node: params.clone(), seed: 0, duration: Duration::ZERO };
+    // What is wrong with them the injector says.
+    let Ok(Some(passage)) = fault.passage(&params) else { return Ok(None) };
+    pass_throughs.lend(passage.at).await.map_err(InjectorError::Start)
 }
 
 /// A fault's parameters when it begins: a ramp begins at its first value, not at what stands beside it.
@@ -220,11 +244,11 @@ impl Injection<'_> {
             let notes = vec![format!("nothing was applied of: {}", plan.path)];
             return Undone { clean: true, by: "run".into(), notes, drained: None };
         }
-        let mut fresh = match Injector::start(&self.setup.launch) {
+        let mut fresh = match Injector::start(&self.setup.launch, None) {
             Ok(fresh) => fresh,
             Err(error) => return failed(error.to_string()),
         };
-        let host = prepare::host(self.setup);
+        let host = prepare::host(self.setup, vec![]);
         fresh.send(&ToInjector::Undo { journal: journal.directory().to_owned(), record: record.clone(), host }).await;
         let undone = loop {
             match fresh.next().await {
@@ -284,10 +308,31 @@ fn ramp_values(ramp: &Ramp) -> Vec<(u64, String)> {
     let steps = ramp.steps.max(1);
     let value = |step: u32| {
         let share = f64::from(step) / f64::from(steps);
-        let value = from.with(from.number + (to.number - from.number) * share);
-        ((millis(ramp.over.0) as f64 * share) as u64, value.to_string())
+        let value = match step {
+            0 => ramp.from.clone(),
+            last if last == steps => ramp.to.clone(),
+            _ => from.with(from.number + (to.number - from.number) * share).to_string(),
+        };
+        ((millis(ramp.over.0) as f64 * share) as u64, value)
     };
     (0..=steps).map(value).collect()
+}
+
+/// What became of connections in flight, in words.
+pub(crate) fn in_flight(own: u64, cut: u64) -> String {
+    let connections = |n: u64| format!("{n} {}", if n == 1 { "connection" } else { "connections" });
+    let were = |n: u64| if n == 1 { "was" } else { "were" };
+    let themselves = |n: u64| if n == 1 { "itself" } else { "themselves" };
+    match (own, cut) {
+        (own, 0) => format!("{} in flight ended by {}", connections(own), themselves(own)),
+        (0, cut) => format!("{} in flight {} cut when the drain was over", connections(cut), were(cut)),
+        (own, cut) => format!(
+            "of {} in flight, {own} ended by {} and {cut} {} cut when the drain was over",
+            connections(own + cut),
+            themselves(own),
+            were(cut)
+        ),
+    }
 }
 
 /// Waits until connections in flight have ended, and notes how.
@@ -296,9 +341,8 @@ async fn drained(recorder: Arc<Recorder>, mut injector: Injector, name: String) 
         if let FromInjector::Drained(own, cut) = message
             && own + cut > 0
         {
-            let text =
-                format!("{name}: {own} connections in flight ended by themselves, {cut} were cut after the drain");
-            recorder.note(if cut > 0 { Level::Warning } else { Level::Info }, text);
+            let level = if cut > 0 { Level::Warning } else { Level::Info };
+            recorder.note(level, format!("{name}: {}", in_flight(own, cut)));
         }
     }
     injector.reaped().await;
@@ -308,6 +352,16 @@ async fn drained(recorder: Arc<Recorder>, mut injector: Injector, name: String) 
 mod tests {
     use super::*;
     use toprope_model::{FromNode, Node, Problems};
+
+    #[test]
+    fn what_became_of_connections_in_flight_is_a_sentence() {
+        assert_eq!(in_flight(1, 0), "1 connection in flight ended by itself");
+        assert_eq!(in_flight(0, 2), "2 connections in flight were cut when the drain was over");
+        assert_eq!(
+            in_flight(2, 1),
+            "of 3 connections in flight, 2 ended by themselves and 1 was cut when the drain was over"
+        );
+    }
 
     #[test]
     fn a_ramp_begins_at_its_first_value_and_ends_at_its_last() {

@@ -15,6 +15,7 @@ use super::inject::{Ended, Injection, plan_fault, said_early};
 use super::recorder::Recorder;
 use super::{Setup, StopSwitch};
 use crate::injector::Injector;
+use crate::pass_through::PassThroughs;
 
 /// The method with its faults numbered in the manifest's order.
 pub(super) enum Job {
@@ -54,6 +55,7 @@ impl Job {
 /// Runs the method of one trial.
 pub(super) struct Course {
     pub(super) setup: Arc<Setup>,
+    pub(super) pass_throughs: Arc<PassThroughs>,
     pub(super) recorder: Arc<Recorder>,
     pub(super) stop: StopSwitch,
     pub(super) early: tokio::sync::watch::Receiver<bool>,
@@ -116,7 +118,7 @@ impl Course {
         let waiting = self.planned.lock().ok().and_then(|mut p| p.remove(&index));
         let planned = match waiting {
             Some(planned) => Ok(planned),
-            None => plan_fault(&self.setup, self.seed, index).await,
+            None => plan_fault(&self.setup, &self.pass_throughs, self.seed, index).await,
         };
         let number = self.injections.fetch_add(1, Ordering::SeqCst);
         let name = self.setup.experiment.faults()[index].name().to_owned();

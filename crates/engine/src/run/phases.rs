@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use toprope_model::event::{
     Event, FaultInfo, Level, Phase, PlannedFault, ProbeInfo, Record, RunStarted, Sample, VERSION,
@@ -19,14 +20,17 @@ use super::inject::plan_fault;
 use super::method::{Course, Job};
 use super::recorder::Recorder;
 use super::sampling::Sampler;
-use super::{Finished, RunError, Setup, StopSwitch, prepare, search};
+use super::{Finished, RunError, Setup, StopSwitch, overlap, prepare, search};
 use crate::halt::{self, Levers};
 use crate::injector::Injector;
 use crate::journal::JournalError;
+use crate::pass_through::PassThroughs;
 use crate::probe::{Context, PROBES, Probe};
 
 /// So many good samples in a row end the recovery before its time.
 const BACK: u32 = 3;
+/// Waiting for connections in flight is told when it takes longer.
+const DRAINS_AT_ONCE: Duration = Duration::from_millis(500);
 /// How often the recovery looks whether it is over.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -52,7 +56,8 @@ pub(super) async fn run(
     let _obeys = AbortOnDrop(tokio::spawn(async move { levers.obey(&obeying, &services, &stopping).await }));
     let probes = build_probes(&setup, &run)?;
     // Planned before anything is written: a run that cannot be has no log.
-    let planned = plan_all(&setup, seed).await?;
+    let pass_throughs = Arc::new(PassThroughs::open(&setup).await?);
+    let planned = plan_all(&setup, &pass_throughs, seed).await?;
     for (name, probe) in setup.experiment.spec.probe_names().into_iter().zip(&probes) {
         probe.begin().await.map_err(|e| RunError::Probe { probe: name, why: e.to_string() })?;
     }
@@ -62,11 +67,17 @@ pub(super) async fn run(
     let guardrails = Guardrails::new(&setup.experiment.spec.guardrails, &names);
     let recorder = Arc::new(Recorder::new(log, guardrails, probes.len(), stop.clone(), observer));
     recorder.record(Event::RunStarted(Box::new(started(&setup, &run, seed, &probes))));
-    let mut trials = Trials { setup, stop, recorder, run, seed, probes, injections: Arc::default() };
+    pass_throughs.follow(&recorder, &stop);
+    let mut trials = Trials { setup, pass_throughs, stop, recorder, run, seed, probes, injections: Arc::default() };
     let judgement = if trials.setup.experiment.spec.search.is_some() {
-        search::search(&mut trials, planned).await
+        let judgement = search::search(&mut trials, planned).await;
+        let pass_throughs = trials.pass_throughs.clone();
+        trials.drained(pass_throughs.close()).await;
+        judgement
     } else {
         trials.trial(trials.setup.clone(), planned).await;
+        let pass_throughs = trials.pass_throughs.clone();
+        trials.drained(pass_throughs.close()).await;
         trials.judge()
     };
     trials.recorder.record(Event::Judged(Box::new(judgement.clone())));
@@ -93,7 +104,7 @@ fn build_probes(setup: &Setup, run: &str) -> Result<Vec<Arc<dyn Probe>>, RunErro
             timeout: item.common.timeout.0,
             directory: setup.directory.clone(),
             invoking_user: setup.invoking_user,
-            services: prepare::host(setup).services,
+            services: prepare::host(setup, vec![]).services,
         };
         let kind = PROBES.iter().find(|k| k.spec().kind == item.kind);
         let built = match kind {
@@ -113,13 +124,19 @@ fn build_probes(setup: &Setup, run: &str) -> Result<Vec<Arc<dyn Probe>>, RunErro
 /// What injectors have planned, by the fault's place in the method.
 pub(super) type PlannedFaults = HashMap<usize, (Plan, Injector)>;
 
-pub(super) async fn plan_all(setup: &Setup, seed: u64) -> Result<PlannedFaults, RunError> {
+pub(super) async fn plan_all(
+    setup: &Setup,
+    pass_throughs: &PassThroughs,
+    seed: u64,
+) -> Result<PlannedFaults, RunError> {
     let plan = |index| async move {
-        let planned = plan_fault(setup, seed, index).await?;
-        Ok((index, planned))
+        let planned = plan_fault(setup, pass_throughs, seed, index).await?;
+        Ok::<_, RunError>((index, planned))
     };
     let all = (0..setup.experiment.faults().len()).map(plan);
-    futures::future::try_join_all(all).await.map(|v| v.into_iter().collect())
+    let planned: PlannedFaults = futures::future::try_join_all(all).await?.into_iter().collect();
+    overlap::refuse(&setup.experiment, |index| planned.get(&index).map(|(plan, _)| plan))?;
+    Ok(planned)
 }
 
 fn started(setup: &Setup, run: &str, seed: u64, probes: &[Arc<dyn Probe>]) -> RunStarted {
@@ -200,6 +217,8 @@ fn recovers(setup: &Setup, item: &ProbeItem) -> bool {
 /// What the trials of one run share.
 pub(super) struct Trials {
     pub(super) setup: Arc<Setup>,
+    /// They stand through all trials.
+    pub(super) pass_throughs: Arc<PassThroughs>,
     pub(super) stop: StopSwitch,
     pub(super) recorder: Arc<Recorder>,
     pub(super) run: String,
@@ -301,6 +320,7 @@ impl Trials {
         let (early_sender, early) = watch::channel(false);
         let course = Course {
             setup: setup.clone(),
+            pass_throughs: self.pass_throughs.clone(),
             recorder: self.recorder.clone(),
             stop: self.stop.clone(),
             early,
@@ -334,7 +354,18 @@ impl Trials {
             self.recovery(&setup.experiment).await;
         }
         let draining = std::mem::take(&mut *course.draining.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        futures::future::join_all(draining).await;
+        self.drained(futures::future::join_all(draining).map(drop)).await;
+    }
+
+    /// Waits for connections in flight, and says so where that takes time.
+    async fn drained(&self, draining: impl Future<Output = ()>) {
+        tokio::pin!(draining);
+        if tokio::time::timeout(DRAINS_AT_ONCE, &mut draining).await.is_err() {
+            let longest = self.setup.experiment.faults().iter().map(|f| f.common.drain).max_by_key(|d| d.0);
+            let longest = longest.map(|d| format!(", for at most {d}")).unwrap_or_default();
+            self.recorder.note(Level::Info, format!("waiting until connections in flight have ended{longest}"));
+            draining.await;
+        }
     }
 
     /// Resolves when every probe that takes a fixed number of samples has them; never, if there is none.

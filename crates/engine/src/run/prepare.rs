@@ -15,6 +15,7 @@ use super::{RunError, Setup};
 use crate::host::{Host, ServiceFacts};
 use crate::journal::{Journal, Standing};
 use crate::log::{FILE, LogWriter};
+use crate::pass_through::Opened;
 use crate::state::State;
 
 /// The name of the generator that seeds go into, as reports print it.
@@ -48,8 +49,8 @@ pub(super) fn injection_seed(seed: u64, number: u32) -> u64 {
     rng.random()
 }
 
-/// The host as faults see it.
-pub(super) fn host(setup: &Setup) -> Host {
+/// The host as faults see it, with the pass-throughs that stand.
+pub(crate) fn host(setup: &Setup, pass_throughs: Vec<Opened>) -> Host {
     let services = setup.topology.iter().flat_map(|t| &t.spec.services);
     let services = services.map(|(name, service)| ServiceFacts {
         name: name.clone(),
@@ -64,6 +65,8 @@ pub(super) fn host(setup: &Setup) -> Host {
         invoking_user: setup.invoking_user,
         directory: setup.directory.clone(),
         person: None,
+        pass_throughs,
+        pass_through: None,
     }
 }
 

@@ -78,7 +78,7 @@ async fn value(trials: &mut Trials, value: Quantity, number: &mut u32) -> Option
         }
         *number += 1;
         trials.recorder.record(Event::TrialStarted { trial: *number, value: value.to_string() });
-        let planned = match plan_all(&setup, trials.seed).await {
+        let planned = match plan_all(&setup, &trials.pass_throughs, trials.seed).await {
             Ok(planned) => planned,
             Err(error) => {
                 trials.recorder.note(Level::Error, error.to_string());

@@ -63,7 +63,15 @@ impl Drop for Programs {
 }
 
 fn host() -> Host {
-    Host { services: vec![], own: vec![], invoking_user: None, directory: PathBuf::from("/"), person: None }
+    Host {
+        services: vec![],
+        own: vec![],
+        invoking_user: None,
+        directory: PathBuf::from("/"),
+        person: None,
+        pass_throughs: vec![],
+        pass_through: None,
+    }
 }
 
 fn target(json: serde_json::Value) -> Target {

@@ -121,6 +121,8 @@ pub(crate) struct Evidence {
     pub(crate) probes: Vec<Watch>,
     pub(crate) injections: Vec<Injection>,
     pub(crate) stop: Option<(u64, Stop)>,
+    /// A pass-through that was lost: when, where it listened, and why.
+    pub(crate) lost: Option<(u64, String, String)>,
     /// The last event's time.
     pub(crate) end: u64,
     /// Injections that hold a window open, and the last end of those that do not any more.
@@ -241,6 +243,9 @@ impl Evidence {
                 if let Some(watch) = self.probes.get_mut(*probe as usize) {
                     watch.found = Some((*acknowledged, lost.len() as u64, lost.iter().take(3).cloned().collect()));
                 }
+            }
+            Event::PassThroughLost { at: listened, why } => {
+                self.lost.get_or_insert((at, listened.clone(), why.clone()));
             }
             Event::Stopping(stop) => {
                 self.stop.get_or_insert((at, stop.clone()));

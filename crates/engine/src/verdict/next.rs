@@ -70,7 +70,8 @@ fn after_held(experiment: &Experiment) -> Vec<Suggestion> {
 fn search(experiment: &Experiment, factor: f64) -> Option<Suggestion> {
     let faults = experiment.faults();
     let (fault, name, text, value) = faults.iter().find_map(|fault| {
-        fault.params.entries()?.iter().find_map(|entry| {
+        let ramped = |key: &str| fault.common.ramp.as_ref().is_some_and(|r| r.parameter == key);
+        fault.params.entries()?.iter().filter(|entry| !ramped(&entry.key)).find_map(|entry| {
             let text = entry.node.text()?;
             let value =
                 Quantity::read(text).filter(|q| matches!(q.unit, Unit::Time | Unit::Percent) && q.number > 0.0)?;

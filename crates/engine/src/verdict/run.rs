@@ -119,7 +119,7 @@ impl<'e> Fold<'e> {
             Some((_, _, fold)) => {
                 fold.push(record);
                 // The run is stopped, not only the trial.
-                if matches!(record.event, Event::Stopping(_)) {
+                if matches!(record.event, Event::Stopping(_) | Event::PassThroughLost { .. }) {
                     self.evidence.push(record);
                 }
             }
@@ -200,6 +200,14 @@ impl<'e> Fold<'e> {
         if let Err(reasons) = self.steady_state() {
             against.any.push("The steady state was not seen, so that nothing can be said about a fault.".into());
             against.any.extend(reasons.iter().map(|r| sentence(r)));
+        }
+        if let Some((at, listened, why)) = &self.evidence.lost {
+            let text = format!(
+                "The pass-through on {listened} was lost after {}: {}. What its clients saw from then on is not the fault's doing",
+                millis(ms(*at)),
+                cut(why)
+            );
+            against.any.push(sentence(&text));
         }
         if let Some((at, stop)) = &self.evidence.stop {
             let text =

@@ -18,6 +18,8 @@ pub(crate) struct Census {
     destination: Destination,
     /// Where the proxy listens; nowhere before it is there.
     proxy: Vec<SocketAddr>,
+    /// A process whose connections are the proxy's.
+    pass_through: Option<u32>,
 }
 
 /// Whose connections count.
@@ -46,7 +48,7 @@ impl Census {
                 _ => Whose::Processes(Box::new(family(from))),
             },
         };
-        Ok(Self { whose, destination: destination.clone(), proxy: vec![] })
+        Ok(Self { whose, destination: destination.clone(), proxy: vec![], pass_through: None })
     }
 
     /// The same, knowing the proxy.
@@ -54,24 +56,35 @@ impl Census {
         Self { proxy: proxy.to_vec(), ..self }
     }
 
+    /// The same, leaving out the connections of a process that is a proxy.
+    pub(crate) fn without(self, pass_through: Option<u32>) -> Self {
+        Self { pass_through, ..self }
+    }
+
     /// How many connections of the clients to the destination are open and do not go through the proxy.
     ///
     /// # Errors
     /// That the sockets or the processes cannot be listed.
     pub(crate) fn past_the_proxy(&mut self) -> Result<usize, FaultError> {
-        let sockets = tcp_sockets().map_err(|e| FaultError::because("the connections cannot be listed", e))?;
-        let via_proxy: HashSet<SocketAddr> =
-            sockets.iter().filter(|s| self.proxy.contains(&s.local)).map(|s| s.remote).collect();
+        let list = || tcp_sockets().map_err(|e| FaultError::because("the connections cannot be listed", e));
+        let sockets = list()?;
         let listening: HashSet<u16> =
             sockets.iter().filter(|s| s.state == TcpState::Listen).map(|s| s.local.port()).collect();
         // What we hold ourselves are the proxy's connections to the destination.
-        let ours = SocketOwners::of([std::process::id()]);
+        let ours = SocketOwners::of([std::process::id()].into_iter().chain(self.pass_through));
         let holders = match &mut self.whose {
             Whose::Processes(family) => Some(SocketOwners::of(family.now()?)),
             Whose::Everybody | Whose::User(_) => None,
         };
+        // Only what is there before and after its holders were looked at: the holder of a connection that ends meanwhile
+        // is not found, and that of the proxy's would be taken for a client.
+        let later = list()?;
+        let still: HashSet<u64> = later.iter().filter(|s| s.state == TcpState::Established).map(|s| s.inode).collect();
+        let via_proxy: HashSet<SocketAddr> =
+            sockets.iter().chain(&later).filter(|s| self.proxy.contains(&s.local)).map(|s| s.remote).collect();
         let count = sockets.iter().filter(|s| {
             s.state == TcpState::Established
+                && still.contains(&s.inode)
                 && self.goes_to_the_destination(s)
                 // On loopback both ends are in the list; the server's is not a client's connection.
                 && !listening.contains(&s.local.port())

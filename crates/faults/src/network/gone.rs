@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use toprope_engine::fault::FaultError;
 use toprope_os::nft;
 use toprope_os::process::ProcessId;
-use toprope_os::sockets::{TcpState, tcp_sockets};
 
 /// Far longer than the kernel takes after a SIGKILL, even of a process with much memory.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,9 +35,4 @@ pub(crate) async fn wait_until_gone(
 /// Whether a table is there.
 pub(crate) fn table(name: &str) -> impl Fn() -> toprope_os::Result<bool> {
     move || nft::exists(name)
-}
-
-/// Whether somebody listens at an address.
-pub(crate) fn listener(at: std::net::SocketAddr) -> impl Fn() -> toprope_os::Result<bool> {
-    move || Ok(tcp_sockets()?.iter().any(|s| s.state == TcpState::Listen && s.local == at))
 }

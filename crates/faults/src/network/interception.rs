@@ -4,10 +4,12 @@ mod connect;
 mod redirect;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toprope_engine::fault::{Draining, FaultError};
+use toprope_engine::host::Host;
 use toprope_model::target::Target;
 use toprope_os::process::{ProcessId, ProcessInfo};
 use toprope_os::sockets::{TcpState, original_destination, set_mark, tcp_sockets};
@@ -20,6 +22,7 @@ use super::clients::{Clients, Owner};
 use super::destination::Destination;
 use super::family::{Family, Picked};
 use super::gone::{self, wait_until_gone};
+use super::pass_through::{self, InForce};
 use super::table::{Table, unused_name};
 
 /// How connections come to the proxy, as a step tells it.
@@ -35,8 +38,15 @@ pub(crate) enum Way {
     },
     /// Programs in the kernel redirect those of some processes.
     Connect(Picked),
-    /// The clients were told to connect there.
-    Listen(SocketAddr),
+    /// A pass-through that the clients were told to connect to.
+    PassThrough {
+        /// Where it listens.
+        at: SocketAddr,
+        /// The name of the rules in it.
+        mark: String,
+        /// The process that holds it; not yet there where it is only planned.
+        holder: Option<ProcessId>,
+    },
 }
 
 impl Way {
@@ -49,10 +59,16 @@ impl Way {
         picked: &[ProcessInfo],
         destination: &Destination,
         listen: Option<SocketAddr>,
+        host: &Host,
     ) -> Result<Self, FaultError> {
         if let Some(at) = listen {
-            must_be_free(at)?;
-            return Ok(Self::Listen(at));
+            let holder = host.pass_throughs.iter().find(|s| s.passage.at == at).map(|s| s.holder.clone());
+            match &holder {
+                None => must_be_free(at)?,
+                Some(holder) if holder.is_alive() => {}
+                Some(_) => return Err(FaultError::new(format!("the pass-through on {at} is gone"))),
+            }
+            return Ok(Self::PassThrough { at, mark: unused_name(), holder });
         }
         let from =
             from.ok_or_else(|| FaultError::new("neither `from` nor `listen` says whose connections are meant"))?;
@@ -84,7 +100,25 @@ impl Way {
         match self {
             Self::Redirect { .. } => "a proxy, behind a redirection by nftables".into(),
             Self::Connect(_) => "a proxy, behind a redirection by BPF in connect(2)".into(),
-            Self::Listen(at) => format!("a proxy that listens on {at}, where the client was told to connect"),
+            Self::PassThrough { at, .. } => {
+                format!("a pass-through on {at}, which listens from before the steady state until the run has ended")
+            }
+        }
+    }
+
+    /// What it takes for itself alone.
+    pub(crate) fn claim(&self, destination: &Destination) -> String {
+        match self {
+            Self::Redirect { .. } | Self::Connect(_) => format!("tcp to {destination}"),
+            Self::PassThrough { at, .. } => format!("listener {at}"),
+        }
+    }
+
+    /// The process of the pass-through, whose connections to the destination are not the clients'.
+    pub(crate) fn pass_through(&self) -> Option<u32> {
+        match self {
+            Self::PassThrough { holder, .. } => holder.as_ref().map(ProcessId::pid),
+            Self::Redirect { .. } | Self::Connect(_) => None,
         }
     }
 
@@ -92,7 +126,7 @@ impl Way {
     pub(crate) fn picked(&self) -> Picked {
         match self {
             Self::Connect(picked) => picked.clone(),
-            Self::Redirect { .. } | Self::Listen(_) => Picked::default(),
+            Self::Redirect { .. } | Self::PassThrough { .. } => Picked::default(),
         }
     }
 
@@ -103,7 +137,9 @@ impl Way {
                 format!("the nftables table {table} goes with the process that made it, and the proxy too")
             }
             Self::Connect(_) => "the BPF programs go with the process that attached them, and the proxy too".into(),
-            Self::Listen(at) => format!("the listener on {at} goes with its process"),
+            Self::PassThrough { at, .. } => {
+                format!("the rules go with the injector's socket to the pass-through on {at}, which goes with the run")
+            }
         }
     }
 
@@ -120,16 +156,12 @@ impl Way {
                 wait_until_gone(holder, "the redirection by BPF", || Ok(false)).await?;
                 Ok("the redirection by BPF is gone, and the proxy with it".into())
             }
-            Self::Listen(at) => {
-                let what = format!("the listener on {at}");
-                wait_until_gone(holder, &what, gone::listener(*at)).await?;
-                Ok(format!("{what} is gone"))
-            }
+            Self::PassThrough { at, mark, holder } => pass_through::gone(*at, mark, holder.as_ref()).await,
         }
     }
 }
 
-fn must_be_free(at: SocketAddr) -> Result<(), FaultError> {
+pub(super) fn must_be_free(at: SocketAddr) -> Result<(), FaultError> {
     let sockets = tcp_sockets().map_err(|e| FaultError::because("the listening sockets cannot be listed", e))?;
     let same = |s: SocketAddr| {
         s.port() == at.port() && (s.ip() == at.ip() || s.ip().is_unspecified() || at.ip().is_unspecified())
@@ -143,7 +175,7 @@ fn must_be_free(at: SocketAddr) -> Result<(), FaultError> {
 
 /// Connections that are led through a proxy.
 pub(crate) struct Interception {
-    proxy: Proxy,
+    proxy: Arc<Proxy>,
     redirection: Redirection,
 }
 
@@ -151,7 +183,7 @@ enum Redirection {
     Redirect(Redirect),
     Connect(Connect),
     /// The clients come by themselves.
-    None,
+    PassThrough(InForce),
 }
 
 impl Interception {
@@ -161,6 +193,7 @@ impl Interception {
         destination: &Destination,
         rules: Rules,
         family: Option<Family>,
+        host: &Host,
     ) -> Result<Self, FaultError> {
         match way {
             Way::Redirect { table, owner } => {
@@ -170,7 +203,7 @@ impl Interception {
                 let (listeners, port) = on_loopback(destination)?;
                 let proxy = start(listeners, Upstream::resolve(before_redirection), rules)?;
                 let redirect = Redirect::begin(table, owner, destination, port).await?;
-                Ok(Self { proxy, redirection: Redirection::Redirect(redirect) })
+                Ok(Self { proxy: Arc::new(proxy), redirection: Redirection::Redirect(redirect) })
             }
             Way::Connect(_) => {
                 let family =
@@ -179,14 +212,11 @@ impl Interception {
                 let programs = Connect::attach(destination, port).await?;
                 let proxy = start(listeners, Connect::upstream(&programs), rules)?;
                 let connect = Connect::follow(programs, family).await?;
-                Ok(Self { proxy, redirection: Redirection::Connect(connect) })
+                Ok(Self { proxy: Arc::new(proxy), redirection: Redirection::Connect(connect) })
             }
-            Way::Listen(at) => {
-                let upstream = destination.socket().ok_or_else(|| {
-                    FaultError::new(format!("{destination} is not one address and port for the proxy to connect to"))
-                })?;
-                let proxy = start(vec![listen(*at)?], upstream.into(), rules)?;
-                Ok(Self { proxy, redirection: Redirection::None })
+            Way::PassThrough { mark, .. } => {
+                let rules = InForce::begin(mark, rules, host)?;
+                Ok(Self { proxy: rules.proxy.clone(), redirection: Redirection::PassThrough(rules) })
             }
         }
     }
@@ -211,18 +241,23 @@ impl Interception {
         match &mut self.redirection {
             Redirection::Redirect(redirect) => redirect.lost().await,
             Redirection::Connect(connect) => connect.lost().await,
-            Redirection::None => std::future::pending().await,
+            Redirection::PassThrough(_) => std::future::pending().await,
         }
     }
 
-    /// New connections go straight when this returns. Those in flight go on, untouched by rules, for at most `drain`.
-    pub(crate) async fn release(self, drain: Duration) -> Result<Draining, FaultError> {
+    /// New connections go straight when this returns. Those in flight go on, untouched by rules, for at most `drain`; in
+    /// a pass-through all go on.
+    pub(crate) async fn release(self, drain: Duration) -> Result<Option<Draining>, FaultError> {
         match &self.redirection {
             Redirection::Redirect(redirect) => redirect.stop().await?,
             Redirection::Connect(connect) => connect.stop()?,
-            Redirection::None => {}
+            Redirection::PassThrough(_) => {}
         }
         let Self { proxy, redirection } = self;
+        if let Redirection::PassThrough(rules) = redirection {
+            drop(rules);
+            return Ok(None);
+        }
         // A task, so that the rules are lifted from the connections in flight now, whenever the result is asked for.
         let draining = tokio::spawn(async move {
             let drained = proxy.drain(drain).await;
@@ -233,11 +268,11 @@ impl Interception {
             }
             (drained.carried, drained.cut)
         });
-        Ok(Box::pin(async move { draining.await.unwrap_or_default() }))
+        Ok(Some(Box::pin(async move { draining.await.unwrap_or_default() })))
     }
 }
 
-fn start(listeners: Vec<TcpListener>, upstream: Upstream, rules: Rules) -> Result<Proxy, FaultError> {
+pub(super) fn start(listeners: Vec<TcpListener>, upstream: Upstream, rules: Rules) -> Result<Proxy, FaultError> {
     let mut listeners = listeners.into_iter().map(Listener::from);
     let first = listeners.next().expect("a destination has at least one network, so there is a listener");
     let config = listeners.fold(Config::new(first, upstream), Config::listen).rules(rules).prepare(|socket| {
@@ -274,7 +309,7 @@ fn on_loopback(destination: &Destination) -> Result<(Vec<TcpListener>, u16), Fau
     }
 }
 
-fn listen(at: SocketAddr) -> Result<TcpListener, FaultError> {
+pub(super) fn listen(at: SocketAddr) -> Result<TcpListener, FaultError> {
     TcpListener::bind(at).map_err(|e| {
         FaultError::because(format!("the proxy cannot listen on {at}"), e).help("choose another port with `listen`")
     })

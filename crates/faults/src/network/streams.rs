@@ -9,13 +9,14 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use toprope_engine::fault::{Draining, FaultError, Injection, Params};
 use toprope_engine::host::Host;
+use toprope_engine::pass_through::{PassThrough, Passage};
 use toprope_engine::target;
 use toprope_model::step::{Effect, Measure, Plan, Step, Undo};
 use toprope_model::target::{Endpoint, Target};
 use toprope_model::{Node, Problems, text_type};
 use toprope_os::namespace::{Kind, Namespace};
 use toprope_os::process::{ProcessId, ProcessInfo};
-use toprope_proxy::{Rules, Stats};
+use toprope_proxy::{Connections, Rules, Stats};
 
 use super::blocking;
 use super::census::Census;
@@ -23,6 +24,7 @@ use super::clients::Clients;
 use super::destination::Destination;
 use super::family::{Family, Picked};
 use super::interception::{Interception, Way};
+use super::pass_through::Forwarder;
 use crate::targeted::{data_of, to_data};
 
 /// An address to listen on: `127.0.0.1:15432`, or `:15432` for the same.
@@ -87,6 +89,20 @@ pub(crate) trait Shape: Sized + Send + 'static {
     fn measure(&self, seen: &Stats) -> (Option<bool>, Vec<Measure>);
 }
 
+/// The pass-through that is wanted, if one is.
+pub(crate) fn passage(reach: Reach<'_>) -> Option<Passage> {
+    reach.listen.map(|Listen(at)| Passage { at, to: reach.to.to_string() })
+}
+
+/// Opens it.
+pub(crate) async fn pass_through(reach: Reach<'_>, host: &Host) -> Result<Arc<dyn PassThrough>, FaultError> {
+    let Some(Listen(at)) = reach.listen else {
+        return Err(FaultError::new("`listen`, which says where, is missing"));
+    };
+    let destination = Destination::resolve(reach.to, host).await?;
+    Ok(Arc::new(Forwarder::open(at, &destination)?))
+}
+
 /// A step's data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Route {
@@ -108,12 +124,13 @@ pub(crate) async fn plan(reach: Reach<'_>, does: &str, params: &Params, host: &H
             (found.texts().join(", "), found.matched, found.texts(), found.picked)
         }
         Some(from) => (from.0.to_string(), 1, vec![format!("connections of {} to {destination}", from.0)], vec![]),
-        None => ("whoever connects to the proxy".into(), 1, vec![format!("connections to {destination}")], vec![]),
+        None => (whoever(reach.listen), 1, vec![format!("connections to {destination}")], vec![]),
     };
-    let way = Way::choose(reach.from, &picked, &destination, reach.listen.map(|l| l.0))?;
+    let way = Way::choose(reach.from, &picked, &destination, reach.listen.map(|l| l.0), host)?;
     let census = Census::new(reach.from, &destination, |from| {
         Family::new(from, Picked(picked.iter().map(|p| p.id).collect()), params.seed, host)
-    })?;
+    })?
+    .without(way.pass_through());
     match count(Arc::new(Mutex::new(census))).await? {
         0 => {}
         open => warnings.push(already_open(open, &destination, &way)),
@@ -126,11 +143,16 @@ pub(crate) async fn plan(reach: Reach<'_>, does: &str, params: &Params, host: &H
         warnings,
         steps: vec![Step {
             describe: format!("{does} the TCP connections of {whose} to {destination}"),
-            claims: vec![format!("tcp to {destination}")],
+            claims: vec![way.claim(&destination)],
             undo: Undo::KernelOwned(way.owned_by()),
             data: to_data(&Route { holder, destination, way }),
         }],
     })
+}
+
+/// The clients of a listener.
+fn whoever(listen: Option<Listen>) -> String {
+    listen.map_or_else(|| "everybody".into(), |Listen(at)| format!("whoever connects to {at},"))
 }
 
 /// Finds processes in other networks: their connections are made where no proxy of ours listens.
@@ -155,7 +177,7 @@ fn elsewhere(picked: &[ProcessInfo]) -> Result<Option<String>, FaultError> {
 fn already_open(open: usize, destination: &Destination, way: &Way) -> String {
     let (connections, them) = (connections(open as u64), if open == 1 { "it" } else { "them" });
     match way {
-        Way::Listen(at) => format!("{connections} to {destination} past {at}: this does not reach {them}"),
+        Way::PassThrough { at, .. } => format!("{connections} to {destination} past {at}: this does not reach {them}"),
         Way::Redirect { .. } | Way::Connect(_) => format!(
             "{connections} to {destination} open already: this does not reach {them}, only new ones (restart the \
              client, or wait until it renews its pool)"
@@ -180,9 +202,11 @@ pub(crate) async fn apply<S: Shape>(step: &Step, params: &Params, host: &Host) -
     let picked = way.picked();
     let family = |from: &Target| Family::new(from, picked.clone(), params.seed, host);
     let interception =
-        Interception::begin(&way, &destination, shape.rules(params.seed), from.as_ref().map(family)).await?;
+        Interception::begin(&way, &destination, shape.rules(params.seed), from.as_ref().map(family), host).await?;
     let census = Census::new(from.as_ref(), &destination, family)?.beside(interception.addresses());
-    Ok(Streams { shape, census: Arc::new(Mutex::new(census)), before: interception.stats(), interception, took: None })
+    let before = interception.stats();
+    let began = before.connections;
+    Ok(Streams { shape, census: Arc::new(Mutex::new(census)), began, before, interception, took: None })
 }
 
 /// Waits until the kernel has undone a step.
@@ -196,6 +220,8 @@ pub(crate) struct Streams<S> {
     shape: S,
     interception: Interception,
     census: Arc<Mutex<Census>>,
+    /// The connections when it began: in a pass-through there are some already.
+    began: Connections,
     /// What had happened before the rules that are in force now.
     before: Stats,
     /// Whether it was seen to take under the rules before.
@@ -207,11 +233,11 @@ impl<S: Shape> Streams<S> {
         let stats = self.interception.stats();
         let (took, measures) = self.shape.measure(&stats.since(&self.before));
         let past = count(self.census.clone()).await?;
-        let led = stats.connections.accepted;
+        // Those that were open in a pass-through are led as well.
+        let led = stats.connections.accepted - self.began.accepted + self.began.open;
         let all = led + past as u64;
-        let failed = stats.connections.upstream_refused
-            + stats.connections.upstream_timed_out
-            + stats.connections.upstream_failed;
+        let failed = |seen: &Connections| seen.upstream_refused + seen.upstream_timed_out + seen.upstream_failed;
+        let failed = failed(&stats.connections) - failed(&self.began);
         let mut notes = Vec::new();
         if led == 0 {
             notes.push("no new connection came by so far".to_owned());
@@ -258,6 +284,6 @@ impl<S: Shape> Injection for Streams<S> {
     }
 
     fn release(self: Box<Self>, drain: Duration) -> BoxFuture<'static, Result<Option<Draining>, FaultError>> {
-        async move { self.interception.release(drain).await.map(Some) }.boxed()
+        async move { self.interception.release(drain).await }.boxed()
     }
 }

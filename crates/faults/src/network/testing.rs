@@ -160,7 +160,12 @@ pub(crate) fn ask_as(uid: u32, to: SocketAddr) -> Duration {
 
 /// A server that sends back every datagram, until the test ends; it can be asked how many it got.
 pub(crate) fn datagram_echo() -> (SocketAddr, Arc<AtomicU64>) {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    datagram_echo_at("127.0.0.1:0")
+}
+
+/// The same, at an address.
+pub(crate) fn datagram_echo_at(address: &str) -> (SocketAddr, Arc<AtomicU64>) {
+    let socket = UdpSocket::bind(address).expect("a free port");
     let (at, got) = (socket.local_addr().expect("bound"), Arc::new(AtomicU64::new(0)));
     let count = got.clone();
     std::thread::spawn(move || {
@@ -176,7 +181,7 @@ pub(crate) fn datagram_echo() -> (SocketAddr, Arc<AtomicU64>) {
 /// Sends so many datagrams, few at once so that no buffer overflows, and counts the answers.
 pub(crate) fn ask_by_datagrams(to: SocketAddr, count: u64) -> u64 {
     const AT_ONCE: u64 = 20;
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("a free port");
     let mut answers = 0;
     for sent in 1..=count {
         drop(socket.send_to(b"hello", to)); // what the filter drops is refused to the sender

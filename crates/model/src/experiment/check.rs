@@ -157,8 +157,19 @@ fn fault(item: &FaultItem, tables: &Tables, problems: &mut Problems) {
         _ => {}
     }
     if let Some(ramp) = &item.common.ramp {
-        for end in [&ramp.from, &ramp.to] {
-            parameter(item, &ramp.parameter, end, item.kind_span, tables, problems);
+        let ends = [&ramp.from, &ramp.to];
+        let known = ends.map(|end| parameter(item, &ramp.parameter, end, item.kind_span, tables, problems));
+        if known == [true; 2] && !spec.ramps.contains(&ramp.parameter.as_str()) {
+            let message = format!("`{}` cannot change its `{}` while it is in force", item.kind, ramp.parameter);
+            let help = match spec.ramps {
+                [] => {
+                    "no parameter of it can be ramped: write one step after the other, each with its own value".into()
+                }
+                some => {
+                    format!("it can ramp {}", some.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(" and "))
+                }
+            };
+            problems.add(item.kind_span, message, "this cannot be ramped").help(help);
         }
         if ramp.steps == 0 {
             problems.add(item.kind_span, "a ramp has at least one step", "`steps` is 0");
@@ -210,6 +221,11 @@ fn searched(spec: &Spec, wanted: &super::Search, tables: &Tables, problems: &mut
             problems.unknown_name(wanted.span, "parameter of the method's faults", &wanted.parameter, known);
         }
         [(fault, name)] => {
+            if fault.common.ramp.as_ref().is_some_and(|ramp| ramp.parameter == *name) {
+                problems
+                    .add(wanted.span, "a search tries one value after the other, and a ramp changes it", "ramped")
+                    .help("remove the `ramp`");
+            }
             for end in [&wanted.range.low, &wanted.range.high] {
                 parameter(fault, name, end, wanted.span, tables, problems);
             }

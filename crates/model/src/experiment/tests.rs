@@ -36,6 +36,7 @@ static LATENCY: FaultSpec = FaultSpec {
     danger: Danger::Contained,
     needs: &[],
     recovers: false,
+    ramps: &["delay"],
 };
 /// The same at one instant.
 static BLIP: FaultSpec =
@@ -117,6 +118,16 @@ fn errors_point_and_say_what_to_write_instead() {
                 "delay: 200ms, for: 30s}",
                 "delay: 200ms, for: 30s, ramp: {parameter: delay, from: 1ms, to: x, over: 60s}}"
             ),
+            edited(
+                "for: 30s}",
+                "for: 30s, ramp: {parameter: to, from: \"127.0.0.1:1\", to: \"127.0.0.1:2\", over: 9s}}"
+            ),
+            read(
+                &TEN_LINES
+                    .replace("for: 30s}", "for: 30s, ramp: {parameter: delay, from: 1ms, to: 2ms, over: 9s}}")
+                    .replace("  method:", "  search: {delay: 1ms..2s}\n  method:")
+            )
+            .unwrap_err(),
         ]
         .join("\n\n")
     );
