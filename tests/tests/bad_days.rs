@@ -94,12 +94,37 @@ fn nor_is_another_toprope_that_holds_a_fault() {
     for id in [run.id(), injector] {
         let target = format!("target.pid={}", id.pid());
         // Only planned: what is wrong here must not end a run.
-        let manifest = toprope.run(&["inject", "process-kill", &target, "--print"]).expect(0).stdout;
+        let manifest = toprope
+            .run(&["inject", "process-kill", &target, "--probe", "http://127.0.0.1:9/", "--print"])
+            .expect(0)
+            .stdout;
         toprope.write("kill.yaml", manifest);
         let done = toprope.run(&["plan", "kill.yaml"]).expect(2);
         assert!(done.stderr.contains("cannot be a target"), "{done}");
     }
     run.wait().expect(0);
+    other.assert_clean();
+}
+
+#[test]
+fn nor_is_another_toprope_that_watches_a_steady_state() {
+    let (toprope, other, sleeper) = (Toprope::new(), Toprope::new(), Sleeper::start());
+    let spec = format!(
+        "steady-state: {{for: 60s}}\nprobes: [command: {{run: ['true'], interval: 100ms}}]\n\
+         method: [process-pause: {{target: {{pid: {}}}, for: 1s}}]",
+        sleeper.pid()
+    );
+    let mut run = other.start(&["run", other.experiment("watching", &spec).to_str().expect("a path of this test")]);
+    run.until("it watches", |event| matches!(event, toprope_model::event::Event::Sample(_)));
+    let plan = format!(
+        "probes: [command: {{run: ['true']}}]\nmethod: [process-pause: {{target: {{pid: {}}}, for: 1s}}]",
+        run.id().pid()
+    );
+    let plan = toprope.experiment("plan", &plan);
+    let done = toprope.run(&["plan", plan.to_str().expect("a path of this test")]).expect(2);
+    assert!(done.stderr.contains("cannot be a target: it is another run of Toprope"), "{done}");
+    run.signal(toprope_os::process::Signal::INT);
+    run.wait().expect(5);
     other.assert_clean();
 }
 

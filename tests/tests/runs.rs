@@ -332,9 +332,26 @@ fn one_fault_without_a_file_is_a_run_like_any_other() {
     let toprope = Toprope::new();
     let mut sleeper = Command::new("sleep").arg("60").spawn().expect("sleep is installed");
     let target = format!("target.pid={}", sleeper.id());
-    let printed = toprope.run(&["inject", "process-pause", &target, "--for", "500ms", "--print"]).expect(0);
-    assert!(toprope.runs().is_empty());
-    let done = toprope.run(&["inject", "process-pause", &target, "--for", "500ms"]).expect(0);
+    // Nothing is asked, so nothing is shown, and that is no pass; the fault comes and goes all the same.
+    let unwatched = ["inject", "process-pause", &target, "--for", "500ms"];
+    let printed = toprope.run(&[unwatched.as_slice(), &["--print"]].concat()).expect(0);
+    assert!(toprope.runs().is_empty() && printed.stdout.contains("# Add probes"), "{printed}");
+    let done = toprope.run(&unwatched).expect(3);
+    assert!(done.stdout.contains("Nothing was asked, so nothing is shown"), "{done}");
+    assert!(toprope.events().iter().any(|e| matches!(e, Event::Effect { effect, .. } if effect.took == Some(true))));
+    assert_eq!(outcome(&toprope), Outcome::Inconclusive);
+    for (args, says) in [
+        (vec!["process-pause", &target, "--for", "banana", "--print"], "banana"),
+        (vec!["process-pause", &target, "for=3s", "--for", "1s"], "given twice"),
+        (vec!["process-kill", &target, "--for", "2s"], "takes no duration"),
+        (vec!["process-pause", &target, "--for", "1s", "--probe", "{http: {json: $.a[*]}}"], "not YAML"),
+    ] {
+        let refused = toprope.run(&[&["inject"], args.as_slice()].concat()).expect(2);
+        assert!(refused.stderr.contains(says), "{refused}");
+    }
+    let watched = ["inject", "process-pause", &target, "--for", "500ms", "--probe", "{command: {run: ['true']}}"];
+    let printed = toprope.run(&[watched.as_slice(), &["--print"]].concat()).expect(0);
+    let done = toprope.run(&watched).expect(0);
     assert!(done.stdout.ends_with(&printed.stdout), "the manifest to keep is printed: {done}");
     assert_eq!(outcome(&toprope), Outcome::Held);
     // What was printed is the experiment.
@@ -348,4 +365,91 @@ fn one_fault_without_a_file_is_a_run_like_any_other() {
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
     toprope.assert_clean();
+}
+
+#[test]
+fn what_could_not_be_written_after_the_run_is_refused_before_it() {
+    let toprope = Toprope::new();
+    let experiment = toprope.experiment("experiment", &flag(GOOD, "name: a"));
+    for output in ["--html", "--md", "--junit"] {
+        let args = ["run", experiment.to_str().expect("a path of this test"), output, "/no-such-directory/x"];
+        let refused = toprope.run(&args).expect(2);
+        assert!(refused.stderr.contains("cannot write /no-such-directory/x"), "{refused}");
+    }
+    let suite = toprope.run(&["test", ".", "--junit", "/no-such-directory/x"]).expect(2);
+    assert!(suite.stderr.contains("cannot write /no-such-directory/x"), "{suite}");
+    assert!(toprope.runs().is_empty() && !toprope.path("flag").exists());
+}
+
+#[test]
+fn faults_of_one_method_that_would_take_the_same_are_refused_by_plan() {
+    let toprope = Toprope::new();
+    let fault = "command: {apply: [touch, flag], check: [test, -e, flag], undo: [rm, -f, flag], for: 1s, name: NAME}";
+    let (a, b) = (fault.replace("NAME", "a"), fault.replace("NAME", "b"));
+    let both = |how: &str| format!("probes:\n- {GOOD}\nmethod: [{how}: [{a}, {b}]]");
+    let experiment = toprope.experiment("at-once", &both("parallel"));
+    for command in ["plan", "run"] {
+        let refused = toprope.run(&[command, experiment.to_str().expect("a path of this test")]).expect(2);
+        assert!(refused.stderr.contains("is taken by `a` of this method at the same time"), "{refused}");
+    }
+    assert!(toprope.runs().is_empty());
+    let experiment = toprope.experiment("in-turn", &both("serial"));
+    toprope.run(&["plan", experiment.to_str().expect("a path of this test")]).expect(0);
+}
+
+#[test]
+fn a_second_run_on_the_same_target_is_told_which_run_holds_it() {
+    let toprope = Toprope::new();
+    let mut sleeper = Command::new("sleep").arg("600").spawn().expect("sleep is installed");
+    let target = format!("target.pid={}", sleeper.id());
+    let mut first = toprope.start(&["inject", "process-pause", &target, "--for", "60s"]);
+    first.until_in_force();
+    let run = toprope.runs().last().and_then(|r| r.file_name()).expect("a run").to_string_lossy().into_owned();
+    let refused = toprope.run(&["inject", "process-pause", &target, "--for", "1s"]).expect(2);
+    assert!(refused.stderr.contains(&format!("run {run} has process-pause in force")), "{refused}");
+    first.signal(toprope_os::process::Signal::INT);
+    first.wait().expect(5);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    toprope.assert_clean();
+}
+
+#[test]
+fn a_command_is_run_once_all_of_its_faults_are_in_force() {
+    let toprope = Toprope::new();
+    // The second one takes longer to come into force than the first.
+    let fault = |name: &str, slow: &str| {
+        format!(
+            "command: {{apply: [sh, -c, '{slow} touch {name}'], check: [test, -e, {name}], undo: [rm, -f, {name}], for: 20s}}"
+        )
+    };
+    let spec = format!(
+        "steady-state: {{for: 0s}}\nprobes: [command: {{run: [sh, -c, 'test -e a && test -e b'], when: at, samples: 1}}]\n\
+         method: [parallel: [{}, {}]]",
+        fault("a", ""),
+        fault("b", "sleep 1;")
+    );
+    run(&toprope, &spec, 0);
+    toprope.assert_clean();
+}
+
+#[test]
+fn what_is_named_and_not_there_is_refused_before_anything_is_injected() {
+    let toprope = Toprope::new();
+    let fault = ["exec", "--fault", "cpu-stress load=5%", "--", "no-such-command"];
+    let refused = toprope.run(&fault).expect(2);
+    assert!(refused.stderr.contains("there is no program `no-such-command`"), "{refused}");
+    for (spec, place, says) in [
+        (flag(GOOD, "name: a").replace("probes:", "topology: none.yaml\nprobes:"), "wrong.yaml:", "there is no file"),
+        (
+            flag("http: {get: 'http://127.0.0.1:9/', auth: {bearer: {env: TOPROPE_NO_SUCH}}}", "name: a"),
+            "wrong.yaml:",
+            "TOPROPE_NO_SUCH",
+        ),
+    ] {
+        let experiment = toprope.experiment("wrong", &spec);
+        let refused = toprope.run(&["run", experiment.to_str().expect("a path of this test")]).expect(2);
+        assert!(refused.stderr.contains(place) && refused.stderr.contains(says), "{refused}");
+    }
+    assert!(toprope.runs().is_empty());
 }

@@ -77,6 +77,21 @@ fn a_run_that_is_stopped_before_it_injects_has_nothing_to_undo() {
 }
 
 #[test]
+fn a_run_that_waits_for_its_first_sample_is_stopped_too() {
+    let toprope = Toprope::new();
+    let spec = SPEC.replace("interval: 100ms", "interval: 100ms, initial-delay: 90s");
+    let experiment = toprope.experiment("waiting", &spec);
+    let mut run = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
+    run.until("the steady state begins", |event| matches!(event, Event::Phase(_)));
+    // Past the steady state, where the first sample is waited for.
+    std::thread::sleep(Duration::from_secs(1));
+    run.signal(Signal::TERM);
+    let done = run.wait().expect(5);
+    assert!(done.took < Duration::from_secs(30), "{done}");
+    toprope.assert_clean();
+}
+
+#[test]
 fn what_was_refuted_before_it_was_stopped_is_refuted() {
     let toprope = Toprope::new();
     let experiment = toprope.experiment("refuted", &SPEC.replace("'true'", "test, '!', -e, flag"));

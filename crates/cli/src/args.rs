@@ -164,7 +164,8 @@ pub struct InjectArgs {
     /// How long it stays in force
     #[arg(long = "for", value_name = "DURATION")]
     pub for_: Option<String>,
-    /// A URL that must answer well all along, or a whole probe as in a manifest: `{tcp: {connect: …}}`
+    /// A URL that must answer well all along, or a whole probe as in a manifest: `{tcp: {connect: …}}`. Without one
+    /// nothing is shown: the fault is injected and undone, and the verdict is inconclusive (exit code 3)
     #[arg(long, value_name = "URL|PROBE")]
     pub probe: Vec<String>,
     /// The hypothesis

@@ -43,6 +43,18 @@ pub fn experiment(file: &Path, set: &[String], tables: &Tables) -> Result<Loaded
     }
 }
 
+/// Makes an experiment from a manifest that names no probe: it injects and undoes, and can show nothing.
+pub fn unwatched(json: &Json, tables: &Tables) -> Result<Loaded, Failure> {
+    let mut sources = Sources::default();
+    let yaml = Node::from_json(json).to_yaml();
+    let read = toprope_model::parse(&mut sources, "(manifest)", &yaml)
+        .and_then(|node| Experiment::read_unwatched(&node, tables));
+    match read {
+        Ok(experiment) => Ok(Loaded { experiment, topology: None, sources }),
+        Err(problems) => Err(Failure::manifest(sources, problems)),
+    }
+}
+
 /// Makes an experiment from a manifest without a file; `topology` is the one that it names.
 pub fn from_json(json: &Json, topology: Option<&Json>, tables: &Tables) -> Result<Loaded, Failure> {
     let mut sources = Sources::default();
@@ -62,6 +74,14 @@ fn with_topology(node: &Node, file: &Path, mut sources: Sources, tables: &Tables
     };
     let Some(path) = &experiment.spec.topology else { return Ok(Loaded { experiment, topology: None, sources }) };
     let path = file.parent().unwrap_or(Path::new("")).join(path);
+    if !path.is_file() {
+        let span = node.get("spec").and_then(|spec| spec.get("topology")).map_or(node.span, |n| n.span);
+        let mut problems = Problems::default();
+        problems
+            .add(span, format!("there is no file {}", path.display()), "named here")
+            .help("paths are from the manifest's directory");
+        return Err(Failure::manifest(sources, problems));
+    }
     let read = read(&path, &[], &mut sources).and_then(|node| Topology::read(&node).map_err(Unread::Problems));
     match read {
         Ok(topology) => Ok(Loaded { experiment, topology: Some(topology), sources }),
@@ -297,6 +317,25 @@ fn substitute(
     }
 }
 
+/// The text of a file that is taken into a value. Nothing is opened that may have no end, or wait for a writer.
+fn text_of_value(path: &Path) -> Result<String, (String, String)> {
+    use std::io::Read;
+    let name = path.display();
+    let cannot = |e| (format!("cannot read {name}: {e}"), "paths are from the manifest's directory".to_owned());
+    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err((format!("{name} is not a regular file"), "name a file that holds the value".into()));
+    }
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
+    // What is cut off in the middle of a character is too long, and not without text.
+    let too_long = std::fs::metadata(path).is_ok_and(|m| m.len() > MAX_FILE) || text.len() as u64 > MAX_FILE;
+    match read {
+        _ if too_long => Err((format!("{name} is longer than {MAX_FILE} bytes"), "use a smaller file".into())),
+        Ok(_) => Ok(text),
+        Err(e) => Err(cannot(e)),
+    }
+}
+
 fn lookup(
     name: &str,
     values: &BTreeMap<String, Node>,
@@ -319,16 +358,10 @@ fn lookup(
     }
     if let Some(path) = name.strip_prefix("file:") {
         let path = base.join(path);
-        let readable = std::fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() <= MAX_FILE);
-        return match (std::fs::read_to_string(&path), default) {
-            (Ok(text), _) if readable => Ok(Node::bare(Value::Text(text.trim_end_matches('\n').to_owned()))),
-            (_, Some(default)) => Ok(plain(default)),
-            (Ok(_), None) => {
-                Err((format!("{} is longer than {MAX_FILE} bytes", path.display()), "use a smaller file".into()))
-            }
-            (Err(e), None) => {
-                Err((format!("cannot read {}: {e}", path.display()), "paths are from the manifest's directory".into()))
-            }
+        return match (text_of_value(&path), default) {
+            (Ok(text), _) => Ok(Node::bare(Value::Text(text.trim_end_matches('\n').to_owned()))),
+            (Err(_), Some(default)) => Ok(plain(default)),
+            (Err(refused), None) => Err(refused),
         };
     }
     used.push(name.to_owned());
@@ -378,6 +411,9 @@ mod tests {
         assert!(load(&[("f", "values: {port: 80}\na: '${port}'")], &["prot=1"]).unwrap_err().contains("did you mean"));
         assert!(load(&[("f", "a: '${port'")], &[]).unwrap_err().contains("without its"));
         assert!(load(&[("f", "a: '${file:nope}'")], &[]).unwrap_err().contains("nope"));
+        assert!(load(&[("f", "a: '${file:/dev/zero}'")], &[]).unwrap_err().contains("not a regular file"));
+        let long = "x".repeat(usize::try_from(MAX_FILE).unwrap() + 1);
+        assert!(load(&[("f", "a: '${file:long}'"), ("long", &long)], &[]).unwrap_err().contains("longer than"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Selectors resolved to processes of this host.
 //!
 //! Every key of a selector must match. What Toprope itself runs on is never selected: its own processes, the ones that
-//! it was started from (to end `npm` from a test that npm runs ends the test), process 1, and the kernel's threads.
+//! it was started from (to end `npm` from a test that npm runs ends the test), other runs of Toprope, which have faults
+//! of their own to undo, process 1, and the kernel's threads.
 
 mod listeners;
 
@@ -67,22 +68,25 @@ pub fn resolve(target: &Target, seed: u64, host: &Host) -> Result<Resolved, Faul
         }
     }
     // Number 1 and the kernel's threads match nothing but `host: true` and a user: nobody means them.
-    spared.retain(|(_, why)| matches!(why, Spared::Own | Spared::Origin));
+    spared.retain(|(_, why)| matches!(why, Spared::Own | Spared::Other | Spared::Origin));
     if matching.is_empty() {
         return Err(match spared.first() {
             Some((first, why)) => FaultError::new(format!(
-                "{selector} matches nothing but {} of Toprope's: {} is {why}",
+                "{selector} matches nothing but {} that {} never a target: {} is {why}",
                 plural(spared.len(), "process", "processes"),
+                if spared.len() == 1 { "is" } else { "are" },
                 describe(first)
             ))
-            .help("Toprope does not harm itself or what it was started from: select the system under test"),
+            .help(
+                "Toprope does not harm itself, other runs, or what it was started from: select the system under test",
+            ),
             None => nothing(&criteria, selector, &processes, &untouchable),
         });
     }
     let mut warnings = Vec::new();
     if !spared.is_empty() {
         let names: Vec<String> = spared.iter().map(|(p, _)| describe(p)).collect();
-        warnings.push(format!("left out, because Toprope runs on them: {}", names.join(", ")));
+        warnings.push(format!("left out, because Toprope or another run of it runs on them: {}", names.join(", ")));
     }
     if let Pick::Count(wanted) = selector.pick
         && wanted > matching.len()
@@ -321,6 +325,7 @@ enum Spared {
     Init,
     Kernel,
     Own,
+    Other,
     Origin,
 }
 
@@ -330,14 +335,23 @@ impl std::fmt::Display for Spared {
             Self::Init => "the process that the whole system hangs on",
             Self::Kernel => "a thread of the kernel, which nothing can stop",
             Self::Own => "Toprope itself, or was started by it",
+            Self::Other => "another run of Toprope, which undoes the faults of its own",
             Self::Origin => "what Toprope was started from, and its end would be the run's",
         })
     }
 }
 
+/// What Toprope's processes are started as that hold, guard and undo faults, of whichever run.
+const SERVANTS: &[&str] = &["injector", "guard", "launcher", "pass-through"];
+/// What it is started as that watches a system and leads injectors. Without it an experiment would end in the middle;
+/// what it has started besides (the command of `exec`) may be a system under test. `shop` is one.
+const RUNS: &[&str] = &["run", "test", "inject", "exec", "demo", "undo", "reach"];
+
 /// The processes that are never targets.
 struct Untouchable {
     own: HashSet<u32>,
+    /// Of other runs.
+    others: HashSet<u32>,
     origins: HashSet<u32>,
 }
 
@@ -349,9 +363,13 @@ impl Untouchable {
         // By the file's name and not its path: another copy of the program holds faults of other runs.
         let name = |p: &ProcessInfo| p.exe.as_deref().and_then(program_name).map(str::to_owned);
         let mine = by_pid.get(&me).and_then(|p| name(p));
-        let role = |p: &ProcessInfo| p.cmdline.get(1).map(String::as_str).unwrap_or_default().to_owned();
-        let serves = |p: &&ProcessInfo| matches!(role(p).as_str(), "injector" | "guard" | "launcher" | "pass-through");
-        roots.extend(processes.iter().filter(serves).filter(|p| mine.is_some() && name(p) == mine).map(|p| p.id.pid()));
+        let toprope = |p: &&ProcessInfo| name(p).is_some_and(|name| name == "toprope" || Some(&name) == mine.as_ref());
+        let with_role = |roles: &'static [&'static str]| {
+            let is = move |p: &&ProcessInfo| p.cmdline.get(1).is_some_and(|role| roles.contains(&role.as_str()));
+            processes.iter().filter(is).filter(toprope).map(|p| p.id.pid())
+        };
+        roots.extend(with_role(SERVANTS));
+        let others: HashSet<u32> = with_role(RUNS).collect();
         let mut own: HashSet<u32> = roots.clone();
         own.insert(me);
         let mut origins = HashSet::new();
@@ -373,7 +391,7 @@ impl Untouchable {
                 own.insert(*pid);
             }));
         }
-        Self { own, origins }
+        Self { own, others, origins }
     }
 
     fn why(&self, process: &ProcessInfo) -> Option<Spared> {
@@ -384,6 +402,8 @@ impl Untouchable {
             Some(Spared::Kernel)
         } else if self.own.contains(&pid) {
             Some(Spared::Own)
+        } else if self.others.contains(&pid) {
+            Some(Spared::Other)
         } else if self.origins.contains(&pid) {
             Some(Spared::Origin)
         } else {

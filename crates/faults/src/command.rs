@@ -22,7 +22,8 @@ fields! {
         /// say no again). It must change nothing and should answer within a second.
         check: Argv,
         /// The program that takes the fault back. It may be run more than once, and also when `apply` never ran or was
-        /// cut short; that it then fails does no harm, as long as `check` says no.
+        /// cut short; that it then fails does no harm, as long as `check` says no. It should end when its work is done:
+        /// `check` must say no within 3 seconds of its end.
         undo: Argv,
         /// How long each of the programs may run before it is killed.
         timeout: Dur = "30s",
@@ -52,6 +53,7 @@ to Toprope, so the blast radius does not count it.",
     undo: UndoKind::Journalled,
     danger: Danger::Lasting,
     needs: &[Need::SetUser, Need::Kill],
+    strength: &[],
     recovers: false,
     ramps: &[],
 };

@@ -49,6 +49,7 @@ The threads belong to the injector, so they end with it however it ends.",
     undo: UndoKind::KernelOwned,
     danger: Danger::SharesHost,
     needs: &[],
+    strength: &["load", "cores"],
     recovers: false,
     ramps: &["load"],
 };

@@ -71,6 +71,7 @@ The file belongs to the injector, so the space is free when the injector ends, h
     undo: UndoKind::KernelOwned,
     danger: Danger::SharesHost,
     needs: &[Need::DacOverride],
+    strength: &["amount", "percent"],
     recovers: false,
     ramps: &["amount", "percent"],
 };

@@ -72,6 +72,16 @@ fn no_fault_takes_a_key_that_all_faults_have() {
 }
 
 #[test]
+fn the_strength_of_a_fault_is_among_its_parameters() {
+    for fault in kinds() {
+        let keys: Vec<String> = (fault.spec.fields)().into_iter().map(|f| f.key).collect();
+        for name in fault.strength {
+            assert!(keys.iter().any(|k| k == name), "{} has no `{name}`", fault.spec.kind);
+        }
+    }
+}
+
+#[test]
 fn every_example_is_a_step_that_a_manifest_can_hold() {
     let tables = Tables { faults: FAULTS.specs(), probes: PROBES.iter().map(|p| p.spec()).collect() };
     for fault in kinds() {

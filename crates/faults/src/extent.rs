@@ -104,7 +104,8 @@ const NEITHER_OR_BOTH: &str = "one of `amount` and `percent` must be given";
 /// Notes that not exactly one of both was given.
 pub(crate) fn check_one(extent: Option<Extent>, node: &Node, problems: &mut Problems) {
     if extent.is_none() {
-        problems.add(node.span, NEITHER_OR_BOTH, "and not both").help("for instance `amount: 512MiB`");
+        let label = if node.get("amount").is_some() { "both are given" } else { "neither is given" };
+        problems.add(node.span, NEITHER_OR_BOTH, label).help("for instance `amount: 512MiB`");
     }
 }
 

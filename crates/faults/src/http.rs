@@ -65,6 +65,7 @@ ask what the fault does not hit. What the requests hit is not known to Toprope: 
     undo: UndoKind::Journalled,
     danger: Danger::Lasting,
     needs: &[],
+    strength: &[],
     recovers: false,
     ramps: &[],
 };

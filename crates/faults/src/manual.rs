@@ -47,6 +47,7 @@ without a verdict. If nobody says that it was taken back, the host stays marked 
     undo: UndoKind::Journalled,
     danger: Danger::Lasting,
     needs: &[],
+    strength: &[],
     recovers: false,
     ramps: &[],
 };

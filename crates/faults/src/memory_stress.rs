@@ -65,6 +65,7 @@ The memory belongs to the injector, so it is free when the injector ends, howeve
     undo: UndoKind::KernelOwned,
     danger: Danger::SharesHost,
     needs: &[],
+    strength: &["amount", "percent"],
     recovers: false,
     ramps: &["amount", "percent"],
 };

@@ -58,6 +58,7 @@ The effect is measured: the rate at which connections got their bytes while they
     undo: UndoKind::KernelOwned,
     danger: Danger::Contained,
     needs: &[Need::NetAdmin, Need::Bpf, Need::Ptrace],
+    strength: &["rate"],
     recovers: false,
     ramps: &["rate"],
 };

@@ -76,6 +76,7 @@ the proxy, of those and the ones that are open past it.",
     undo: UndoKind::KernelOwned,
     danger: Danger::Contained,
     needs: &[Need::NetAdmin, Need::Bpf, Need::Ptrace],
+    strength: &["delay"],
     recovers: false,
     ramps: &["delay", "jitter"],
 };
@@ -177,7 +178,9 @@ impl Shape for Delay {
             Direction::Both => out().into_iter().chain(back()).collect(),
         };
         // With a jitter as large as the delay the median is still the delay.
-        let took = measures.iter().map(|m| m.asked.is_none_or(|asked| m.measured >= asked / 2.0));
+        // A ramp may begin at no delay at all, which shows nothing.
+        let took = measures.iter().filter(|_| !self.delay.0.is_zero());
+        let took = took.map(|m| m.asked.is_none_or(|asked| m.measured >= asked / 2.0));
         (took.reduce(|all, one| all && one), measures)
     }
 }
@@ -185,7 +188,7 @@ impl Shape for Delay {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use serde_json::json;
     use toprope_os::nft;
@@ -197,7 +200,7 @@ mod tests {
         in_own_namespaces, in_own_network, observed, observed_accepted, observed_samples, role, server,
         without_privileges,
     };
-    use crate::testing::{PATIENCE, eventually, host, params, planned};
+    use crate::testing::{PATIENCE, Victim, eventually, host, params, planned};
 
     fn table(step: &Step) -> String {
         step.data["way"]["redirect"]["table"].as_str().expect("it is a redirection").to_owned()
@@ -286,6 +289,30 @@ mod tests {
             assert_eq!(observed_samples(&mut injection, 1).await.measures[0].samples, 1);
             injection.release(PATIENCE).await.unwrap();
             assert!(ask_as(65534, to) < DELAY);
+        });
+    }
+
+    #[test]
+    fn connections_that_come_and_go_are_never_taken_for_ones_past_the_proxy() {
+        in_own_network("connections_that_come_and_go_are_never_taken_for_ones_past_the_proxy", || async {
+            let to = server();
+            let parameters = json!({"from": {"host": true}, "to": to.to_string(), "delay": "1ms"});
+            let (_, mut injection) = in_force(&NetworkLatency, parameters).await;
+            let (ip, port) = (to.ip(), to.port());
+            let busy = format!(
+                "exec bash -c 'echo ready; while exec 3<>/dev/tcp/{ip}/{port}; do \
+                 echo hello >&3; read -r -u 3 line; exec 3>&-; done'"
+            );
+            let clients: Vec<Victim> = (0..4).map(|_| Victim::script(&busy)).collect();
+            let until = Instant::now() + Duration::from_secs(3);
+            let mut samples = 0;
+            while Instant::now() < until || samples < 100 {
+                let effect = observed(&mut injection).await;
+                assert!(effect.reached.is_none_or(|share| share == 1.0), "after {samples}: {effect:?}");
+                samples = effect.measures.iter().map(|m| m.samples).sum();
+            }
+            drop(clients);
+            injection.release(PATIENCE).await.unwrap();
         });
     }
 

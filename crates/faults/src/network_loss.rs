@@ -57,6 +57,7 @@ The effect is measured: the share of the packets that were dropped, of all that 
     undo: UndoKind::KernelOwned,
     danger: Danger::SharesHost,
     needs: &[Need::NetAdmin],
+    strength: &["loss"],
     recovers: false,
     ramps: &["loss"],
 };

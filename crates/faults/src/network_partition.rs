@@ -73,6 +73,7 @@ The effect is measured: how many packets were hit. If there was none, the fault 
     undo: UndoKind::KernelOwned,
     danger: Danger::SharesHost,
     needs: &[Need::NetAdmin],
+    strength: &[],
     recovers: false,
     ramps: &[],
 };

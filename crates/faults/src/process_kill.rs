@@ -89,6 +89,7 @@ later gets the same number is never hit. A process that catches the signal and s
     undo: UndoKind::Irreversible,
     danger: Danger::Lasting,
     needs: &[Need::Kill, Need::Ptrace],
+    strength: &[],
     recovers: true,
     ramps: &[],
 };

@@ -53,6 +53,7 @@ The effect is measured: the state of every thread, and that the processes use no
     undo: UndoKind::KernelOwned,
     danger: Danger::Contained,
     needs: &[Need::Kill, Need::Ptrace],
+    strength: &[],
     recovers: false,
     ramps: &[],
 };

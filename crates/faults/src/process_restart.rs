@@ -55,6 +55,7 @@ be started and not restarted.",
     undo: UndoKind::Irreversible,
     danger: Danger::Lasting,
     needs: &[Need::SetUser, Need::Kill, Need::Ptrace],
+    strength: &[],
     recovers: true,
     ramps: &[],
 };

@@ -12,6 +12,9 @@ use toprope_model::step::{Effect, Plan, Step, Undo};
 
 use crate::targeted::{data_of, to_data};
 
+/// What was taken back may need a moment until that shows. An undo is tried once more when it seems to have failed, and
+/// both must be over before the guard loses patience.
+const SHOWS_WITHIN: Duration = Duration::from_secs(3);
 /// How often it is looked whether what was undone is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -117,7 +120,7 @@ async fn take_back<A: Action>(back: &Back<A>) -> Result<Vec<String>, FaultError>
         Ok(answer) => Some(answer.says.clone()),
         Err(error) => Some(error.message.clone()),
     };
-    let deadline = Instant::now() + A::timeout(setting);
+    let deadline = Instant::now() + SHOWS_WITHIN.min(A::timeout(setting));
     loop {
         let seen = match check.act(setting).await {
             Ok(seen) => seen,
@@ -139,7 +142,6 @@ async fn take_back<A: Action>(back: &Back<A>) -> Result<Vec<String>, FaultError>
                 let message = format!("`{undo}` failed ({why}), and `{check}` says that it is still in force");
                 return Err(FaultError::new(message).help(by_hand));
             }
-            // What was taken back may need a moment until that shows.
             (true, None) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
             (true, None) => {
                 let message =

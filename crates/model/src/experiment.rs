@@ -68,7 +68,7 @@ fields! {
 fields! {
     /// Limits on what a run may hit. A run whose targets exceed them is refused before anything is injected.
     pub struct BlastRadius {
-        /// The most processes.
+        /// The most processes, at least 1.
         pub processes: Option<u32>,
         /// The largest share of those that a selector matches, rounded down.
         pub percent: Option<Percent>,
@@ -90,6 +90,30 @@ impl Spec {
             name(probe, *number)
         });
         named.collect()
+    }
+
+    /// How long the method takes by plan.
+    pub fn method_duration(&self) -> Duration {
+        one_after_the_other(&self.method)
+    }
+
+    /// From one sample of a probe to the next: as given; or one second, or less where the tolerances need more
+    /// samples than that yields while the method runs (with a quarter to spare, and not below 10 ms).
+    #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
+    pub fn interval(&self, probe: &ProbeItem) -> Duration {
+        if let Some(interval) = probe.common.interval {
+            return interval.0;
+        }
+        let default = Duration::from_secs(1);
+        if self.method_duration().is_zero() {
+            return Duration::from_millis(200);
+        }
+        let needed = probe.common.samples_needed() as f64 * 1.25;
+        let enough = self.method_duration().div_f64(needed.max(1.0));
+        // Even without a percentile a handful of samples is wanted from a short fault.
+        let handful = self.method_duration() / 10;
+        let limit = enough.min(handful.max(Duration::from_millis(100)));
+        default.min(limit).max(Duration::from_millis(10))
     }
 }
 
@@ -152,11 +176,13 @@ fields! {
         pub max: Option<Comparison>,
         /// Make a claim about the system, not only about the samples seen: with this confidence.
         pub confidence: Option<Percent>,
-        /// The probe may be bad while the fault is in force, and must be good again within a time of its end.
+        /// The probe may be bad while the fault is in force, and must be good again within a time of its end. It must be
+        /// asked then: not with `when: before` or `at`.
         pub recovers: Option<Recovers>,
         /// The probe must stay good all along, also where the fault's default is that probes recover.
         pub unaffected: Option<bool>,
-        /// At most so many of the acknowledged writes may be missing at the end, each looked for by `find`.
+        /// At most so many of the acknowledged writes may be missing at the end, each looked for by `find`, which must
+        /// be given.
         pub loses: Option<u64>,
     }
 }
@@ -265,7 +291,7 @@ fields! {
 fields! {
     /// Steps that are done several times.
     pub struct Repeat {
-        /// How often.
+        /// How often, at most 100000 times.
         pub times: u32,
         /// From one start to the next; at once if it is not given.
         pub every: Option<Dur>,
@@ -323,15 +349,32 @@ impl MethodItem {
         match self {
             Self::Fault(fault) => fault.common.for_.map(|d| d.0).unwrap_or_default(),
             Self::Wait(wait) => wait.for_.0,
-            Self::Serial(items, _) => items.iter().map(Self::duration).sum(),
+            Self::Serial(items, _) => one_after_the_other(items),
             Self::Parallel(items, _) => items.iter().map(Self::duration).max().unwrap_or_default(),
             Self::Repeat(repeat, _) => {
-                let once: Duration = repeat.steps.iter().map(Self::duration).sum();
+                let once = one_after_the_other(&repeat.steps);
                 let between = repeat.every.map_or(once, |every| every.0.max(once));
                 between.saturating_mul(repeat.times.saturating_sub(1)).saturating_add(once)
             }
         }
     }
+
+    /// How many faults this step puts in force as soon as it begins.
+    fn begins_with(&self) -> u32 {
+        let first = |items: &[Self]| items.first().map_or(0, Self::begins_with);
+        match self {
+            Self::Fault(fault) => u32::from(fault.common.for_.is_some_and(|d| !d.0.is_zero())),
+            Self::Wait(_) => 0,
+            Self::Serial(items, _) => first(items),
+            Self::Parallel(items, _) => items.iter().map(Self::begins_with).sum(),
+            Self::Repeat(repeat, _) => first(&repeat.steps),
+        }
+    }
+}
+
+/// How long steps take by plan, without overflow however large a user's numbers are.
+fn one_after_the_other(items: &[MethodItem]) -> Duration {
+    items.iter().map(MethodItem::duration).fold(Duration::ZERO, Duration::saturating_add)
 }
 
 fields! {
@@ -339,9 +382,9 @@ fields! {
     pub struct ErrorRatio {
         /// The probe; every probe if it is not given.
         pub probe: Option<String>,
-        /// The share at which to stop.
+        /// Stop when the share of bad samples is larger than this; below 100%.
         pub above: Percent,
-        /// Over this time.
+        /// Over this time, in which the probe must be asked at least 5 times: fewer samples decide nothing.
         pub over: Dur = "5s",
     }
 }
@@ -351,7 +394,7 @@ fields! {
     pub struct BadInARow {
         /// The probe; every probe if it is not given.
         pub probe: Option<String>,
-        /// How many bad samples in a row.
+        /// How many bad samples in a row, at least 1.
         pub samples: u32,
     }
 }
@@ -361,7 +404,7 @@ fields! {
     pub struct ValueBound {
         /// The probe.
         pub probe: String,
-        /// What the value must keep to.
+        /// What the value must keep to: a quantity, as in `< 500ms`.
         pub keeps: Comparison,
     }
 }
@@ -376,6 +419,9 @@ pub enum GuardrailItem {
     /// A value out of bounds.
     Value(ValueBound),
 }
+
+/// `error-ratio` decides nothing on fewer samples than this in its window: one bad sample of one is no trend.
+pub const RATIO_SAMPLES: u32 = 5;
 
 /// The kinds of guardrails.
 pub const GUARDRAIL_KINDS: &[(&str, &str)] = &[
@@ -642,11 +688,24 @@ impl Experiment {
     /// # Errors
     /// Everything that is wrong with it, at its places.
     pub fn read(node: &Node, tables: &Tables) -> Result<Self, Problems> {
+        Self::read_as(node, tables, true)
+    }
+
+    /// The same for an injection of which nothing is claimed: no probe is needed, and its verdict can only be
+    /// inconclusive.
+    ///
+    /// # Errors
+    /// As for [`Experiment::read`].
+    pub fn read_unwatched(node: &Node, tables: &Tables) -> Result<Self, Problems> {
+        Self::read_as(node, tables, false)
+    }
+
+    fn read_as(node: &Node, tables: &Tables, watched: bool) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let (name, spec) = read_manifest(node, "Experiment", &mut problems);
         let spec = spec.and_then(|spec| Spec::from_node(&spec, &mut problems));
         if let Some(spec) = &spec {
-            check::check(spec, node, tables, &mut problems);
+            check::check(spec, node, tables, watched, &mut problems);
         }
         match (name, spec) {
             (Some((name, _)), Some(spec)) if problems.0.is_empty() => Ok(Self { name, spec, node: node.clone() }),
@@ -661,27 +720,17 @@ impl Experiment {
 
     /// How long the method takes by plan.
     pub fn method_duration(&self) -> Duration {
-        self.spec.method.iter().map(MethodItem::duration).sum()
+        self.spec.method_duration()
     }
 
-    /// From one sample of a probe to the next: as given; or one second, or less where the tolerances need more
-    /// samples than that yields while the method runs (with a quarter to spare, and not below 10 ms). A method without
-    /// a duration, such as one that kills a process, is watched every 200 ms.
-    #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
+    /// How many faults are in force when the first ones are: those of a `parallel` begin together.
+    pub fn begins_with(&self) -> u32 {
+        self.spec.method.iter().map(MethodItem::begins_with).find(|n| *n > 0).unwrap_or(1)
+    }
+
+    /// From one sample of a probe to the next.
     pub fn interval(&self, probe: &ProbeItem) -> Duration {
-        if let Some(interval) = probe.common.interval {
-            return interval.0;
-        }
-        let default = Duration::from_secs(1);
-        if self.method_duration().is_zero() {
-            return Duration::from_millis(200);
-        }
-        let needed = probe.common.samples_needed() as f64 * 1.25;
-        let enough = self.method_duration().div_f64(needed.max(1.0));
-        // Even without a percentile a handful of samples is wanted from a short fault.
-        let handful = self.method_duration() / 10;
-        let limit = enough.min(handful.max(Duration::from_millis(100)));
-        default.min(limit).max(Duration::from_millis(10))
+        self.spec.interval(probe)
     }
 }
 

@@ -84,6 +84,9 @@ pub struct FaultSpec {
     pub danger: Danger,
     /// Privileges that it uses where it has them.
     pub needs: &'static [Need],
+    /// Parameters without which nothing is done: refused where they are zero, which is allowed as an end of a ramp or of a
+    /// search only.
+    pub strength: &'static [&'static str],
     /// Whether probes are by default expected to recover from it rather than to stay unaffected.
     pub recovers: bool,
     /// Parameters that can change while it is in force: those that `ramp` takes.

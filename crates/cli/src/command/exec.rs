@@ -19,6 +19,7 @@ use crate::{load, show};
 pub fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     let command = args.command.iter().map(|word| word.to_str().map(str::to_owned)).collect::<Option<Vec<String>>>();
     let command = command.ok_or_else(|| Failure::new("the command is not UTF-8"))?;
+    must_be_there(&command[0])?;
     let mut steps: Vec<Json> = args.faults.iter().map(|text| step(text)).collect::<Result<_, _>>()?;
     if steps.is_empty() {
         return Err(Failure::new("no --fault was given")
@@ -53,6 +54,20 @@ pub fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     let exit = execute(&loaded, setup, &args.output);
     drop(carried);
     exit
+}
+
+/// Refuses a program that is not there, before anything is injected for it.
+fn must_be_there(program: &str) -> Result<(), Failure> {
+    let there = match program.contains('/') {
+        true => std::path::Path::new(program).is_file(),
+        false => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .any(|directory| directory.join(program).is_file()),
+    };
+    match there {
+        true => Ok(()),
+        false => Err(Failure::new(format!("there is no program `{program}`"))
+            .help("write its name as in PATH, or its path; shell syntax needs a shell: -- sh -c '…'")),
+    }
 }
 
 /// `kind key=value …` as a step.

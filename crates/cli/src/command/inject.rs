@@ -12,17 +12,25 @@ use crate::{load, show};
 /// Makes a manifest from the command line, runs it, and prints it to keep.
 pub fn inject(args: &InjectArgs) -> Result<u8, Failure> {
     let manifest = manifest(args)?;
+    let loaded = match args.probe.is_empty() {
+        true => load::unwatched(&manifest, &tables())?,
+        false => load::from_json(&manifest, None, &tables())?,
+    };
+    let to_keep = || {
+        let unwatched =
+            if args.probe.is_empty() { "# Add probes under `spec`: nothing else can be shown.\n" } else { "" };
+        show::text(&format!("{unwatched}{}", Node::from_json(&manifest).to_yaml()));
+    };
     if args.print {
-        show::text(&Node::from_json(&manifest).to_yaml());
+        to_keep();
         return Ok(0);
     }
-    let loaded = load::from_json(&manifest, None, &tables())?;
     let mut setup = setup(&loaded, "inject")?;
     setup.seed = args.seed;
     let exit = execute(&loaded, setup, &args.output)?;
     if !args.output.json {
         show::line("\nThe manifest, to keep:\n");
-        show::text(&Node::from_json(&manifest).to_yaml());
+        to_keep();
     }
     Ok(exit)
 }
@@ -31,15 +39,14 @@ fn manifest(args: &InjectArgs) -> Result<Json, Failure> {
     let mut step = fault_step(&args.fault, &args.params)?;
     let fault = &mut step[&args.fault];
     if let Some(time) = &args.for_ {
+        if fault.get("for").is_some() {
+            return Err(Failure::new("`for` is given twice").help("write it as --for or as for=, not both"));
+        }
         fault["for"] = json!(time);
     }
-    let mut probes: Vec<Json> = args.probe.iter().map(|text| probe(text)).collect();
-    if probes.is_empty() {
-        // Without a probe nothing is claimed of the system, but that this host still answers at all.
-        probes.push(json!({"command": {"run": ["true"], "name": "this-host-answers"}}));
-    }
+    let probes: Vec<Json> = args.probe.iter().map(|text| probe(text)).collect::<Result<_, _>>()?;
     let hypothesis = args.hypothesis.clone().unwrap_or_else(|| match args.probe.as_slice() {
-        [] => format!("this host survives {}", args.fault),
+        [] => format!("nothing is claimed of the system under {}", args.fault),
         _ => {
             let kind = |p: &Json| p.as_object().and_then(|m| m.keys().next().cloned()).unwrap_or_default();
             let what = |(text, p): (&String, &Json)| if text.starts_with('{') { kind(p) } else { text.clone() };
@@ -47,18 +54,27 @@ fn manifest(args: &InjectArgs) -> Result<Json, Failure> {
             format!("{} stays well under {}", watched.join(" and "), args.fault)
         }
     });
+    let mut spec = json!({"hypothesis": hypothesis, "probes": probes, "method": [step]});
+    if probes.is_empty() {
+        // Nobody looks, so there is no steady state to wait for.
+        spec = json!({"hypothesis": hypothesis, "steady-state": {"for": "0s"}, "method": [step]});
+    }
     Ok(json!({
         "apiVersion": toprope_model::API_VERSION,
         "kind": "Experiment",
         "metadata": {"name": format!("inject-{}", args.fault)},
-        "spec": {"hypothesis": hypothesis, "probes": probes, "method": [step]},
+        "spec": spec,
     }))
 }
 
 /// A URL, or a whole probe as it stands in a manifest.
-fn probe(text: &str) -> Json {
-    let as_written = text.trim_start().starts_with('{').then(|| flow(text)).flatten();
-    as_written.unwrap_or_else(|| json!({"http": {"get": text, "interval": "200ms"}}))
+fn probe(text: &str) -> Result<Json, Failure> {
+    if text.trim_start().starts_with('{') {
+        let mut sources = toprope_model::Sources::default();
+        let read = toprope_model::parse(&mut sources, "--probe", text);
+        return read.map(|node| node.to_json()).map_err(|problems| Failure::manifest(sources, problems));
+    }
+    Ok(json!({"http": {"get": text, "interval": "200ms"}}))
 }
 
 /// A map or list in YAML's flow style, or JSON.

@@ -65,12 +65,20 @@ fn titled(name: &str, kind: &str) -> String {
     if name == kind { name.to_owned() } else { format!("{name} ({kind})") }
 }
 
-/// A fault that was refused is shown where the manifest names it.
+/// A fault or a probe that was refused is shown where the manifest names it.
 pub fn at_its_place(error: RunError, loaded: &Loaded) -> Failure {
-    let RunError::Plan { index, .. } = &error else { return error.into() };
-    let Some(span) = loaded.experiment.faults().get(*index).map(|f| f.kind_span) else { return error.into() };
+    let experiment = &loaded.experiment;
+    let place = match &error {
+        RunError::Plan { index, .. } => experiment.faults().get(*index).map(|f| (f.kind_span, "this fault")),
+        RunError::Probe { probe, .. } => {
+            let index = experiment.spec.probe_names().iter().position(|name| name == probe);
+            index.and_then(|i| experiment.spec.probes.get(i)).map(|p| (p.kind_span, "this probe"))
+        }
+        _ => None,
+    };
+    let Some((span, label)) = place else { return error.into() };
     let mut problems = toprope_model::Problems::default();
-    let problem = problems.add(span, error.to_string(), "this fault");
+    let problem = problems.add(span, error.to_string(), label);
     if let Some(help) = error.help() {
         problem.help(help);
     }

@@ -71,6 +71,35 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(path, text).map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))
 }
 
+/// Refuses, before anything is injected, what could not be written after it.
+pub fn must_be_writable<'p>(paths: impl IntoIterator<Item = &'p PathBuf>) -> Result<(), Failure> {
+    use rustix::fs::{Access, access};
+    for path in paths {
+        let shown = path.display();
+        if path.is_dir() {
+            return Err(Failure::new(format!("cannot write {shown}: it is a directory")).help("name a file in it"));
+        }
+        let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let (what, allowed) = match path.exists() {
+            true => (path.as_path(), access(path, Access::WRITE_OK)),
+            false => (directory, access(directory, Access::WRITE_OK | Access::EXEC_OK)),
+        };
+        allowed.map_err(|e| {
+            let why = std::io::Error::from(e);
+            Failure::new(format!("cannot write {shown}: {}: {why}", what.display()))
+                .help("nothing was injected: name a file in a directory that is there and that you may write")
+        })?;
+    }
+    Ok(())
+}
+
+impl OutputArgs {
+    /// The files that are to be written.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.html, &self.md, &self.junit].into_iter().flatten()
+    }
+}
+
 /// Writes the page beside the log, and whatever the command line asks for.
 pub fn write_outputs(finished: &Finished, output: &OutputArgs) -> Result<(), Failure> {
     let log = read(&finished.directory.join(FILE))?;

@@ -30,10 +30,14 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
 
 /// Runs what was set up, shows it, and writes what was asked for.
 pub fn execute(loaded: &Loaded, setup: Setup, output: &crate::args::OutputArgs) -> Result<u8, Failure> {
+    super::report::must_be_writable(output.files())?;
     let stop = StopSwitch::default();
     let finished =
         runtime()?.block_on(show::run_shown(setup, stop, output)).map_err(|error| at_its_place(error, loaded))?;
-    super::report::write_outputs(&finished, output)?;
+    // The verdict stands also where its report cannot be written: the exit code is the verdict's.
+    if let Err(failure) = super::report::write_outputs(&finished, output) {
+        failure.print();
+    }
     Ok(finished.judgement.exit_code())
 }
 

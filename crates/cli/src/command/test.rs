@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use toprope_model::verdict::Outcome;
+use toprope_model::verdict::{Ending, Judgement, Outcome};
 
 use super::run::setup;
 use crate::args::{OutputArgs, TestArgs};
@@ -28,6 +28,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
     if bad {
         return Ok(2);
     }
+    super::report::must_be_writable(&args.junit)?;
     let runtime = runtime()?;
     let (mut runs, mut not_run, mut worst) = (Vec::new(), Vec::new(), 0);
     for (file, loaded) in &loaded {
@@ -37,11 +38,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         let code = match result {
             Ok(finished) => {
                 let judgement = &finished.judgement;
-                show::line(&format!(
-                    "  {}: {}",
-                    judgement.outcome,
-                    judgement.reasons.first().map_or("", String::as_str)
-                ));
+                show::line(&format!("  {}: {}", said(judgement), judgement.reasons.first().map_or("", String::as_str)));
                 let code = judgement.exit_code();
                 runs.push(finished);
                 code
@@ -61,9 +58,21 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
     let held = runs.iter().filter(|r| r.judgement.outcome == Outcome::Held).count();
     show::line(&format!("\n{held} of {} held", files.len()));
     if let Some(path) = &args.junit {
-        super::report::write_suite(&runs, &not_run, path)?;
+        // The results stand also where they cannot be written.
+        if let Err(failure) = super::report::write_suite(&runs, &not_run, path) {
+            failure.print();
+        }
     }
     Ok(worst)
+}
+
+/// How a run ended, in a word: one that a guardrail stopped is not one that showed too little.
+fn said(judgement: &Judgement) -> String {
+    match (judgement.ending, judgement.outcome) {
+        (Ending::NotUndone, _) => "not undone".into(),
+        (Ending::Stopped, Outcome::Inconclusive) => "stopped".into(),
+        (_, outcome) => outcome.to_string(),
+    }
 }
 
 /// What could not be undone is worst, then what was refuted, invalid, stopped, inconclusive.

@@ -11,6 +11,7 @@ use toprope_os::fdpass;
 
 use super::launch::{Launch, Role, Started};
 use super::message::{FromInjector, PlanRequest, ToInjector};
+use crate::fault::FaultError;
 
 /// An injector that was started.
 #[derive(Debug)]
@@ -42,6 +43,12 @@ pub enum InjectorError {
         /// Whether something of an earlier run is still to be undone.
         dirty: bool,
     },
+}
+
+impl From<FaultError> for InjectorError {
+    fn from(error: FaultError) -> Self {
+        Self::Refused { message: error.message, help: error.help, dirty: error.dirty }
+    }
 }
 
 /// How long a plan may take: a fault that asks a slow system is still answered, a hung injector is not waited for.
@@ -85,9 +92,7 @@ impl Injector {
         self.send(&ToInjector::Plan(Box::new(request))).await;
         match tokio::time::timeout(PLAN_LIMIT, self.next()).await {
             Ok(Some(FromInjector::Planned(plan))) => Ok(*plan),
-            Ok(Some(FromInjector::PlanFailed(f))) => {
-                Err(InjectorError::Refused { message: f.message, help: f.help, dirty: f.dirty })
-            }
+            Ok(Some(FromInjector::PlanFailed(f))) => Err(FaultError::from(f).into()),
             Ok(Some(other)) => Err(InjectorError::Unexpected(format!("{other:?}"))),
             Ok(None) => Err(InjectorError::Died),
             Err(_) => Err(InjectorError::Unexpected(format!("nothing, for {PLAN_LIMIT:?}"))),

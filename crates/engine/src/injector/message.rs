@@ -171,7 +171,7 @@ impl From<FaultError> for Failure {
 
 impl From<Failure> for FaultError {
     fn from(f: Failure) -> Self {
-        Self { message: f.message, help: f.help }
+        Self { message: f.message, help: f.help, dirty: f.dirty }
     }
 }
 

@@ -21,7 +21,7 @@ use super::message::{FromInjector, Limits, PlanRequest, ToInjector};
 use crate::fault::{Fault, FaultError, FaultTable, Params};
 use crate::guard::Guard;
 use crate::host::{Host, Person};
-use crate::journal::Journal;
+use crate::journal::{Journal, Record, Standing};
 use crate::line;
 
 /// Sends messages to the run. A run that is gone is no error: its end is seen by the reader.
@@ -86,10 +86,28 @@ impl Planned {
     /// somebody else's fault has taken what it would take.
     pub(super) async fn plan(&self) -> Result<Plan, FaultError> {
         self.journal.refuse_dirty()?;
-        let plan = self.fault.plan(&self.params, &self.host).await?;
+        let planned = self.fault.plan(&self.params, &self.host).await;
+        let plan = planned.map_err(|error| self.named_holder(error))?;
         within_limits(&plan, self.limits)?;
         self.journal.refuse_taken(&plan.steps)?;
         Ok(plan)
+    }
+
+    /// What a fault finds wrong with a target may be the work of another run, which its plan does not know: then that run
+    /// is named beside.
+    fn named_holder(&self, error: FaultError) -> FaultError {
+        let kind = self.fault.spec().spec.kind;
+        let records = self.journal.records().unwrap_or_default();
+        let holds = |r: &&Record| r.standing() == Standing::InForce && r.intent.fault == kind;
+        let Some(holder) = records.iter().find(holds) else { return error };
+        let what = holder.intent.steps.iter().map(|s| s.describe.as_str()).collect::<Vec<_>>().join("; ");
+        let run = &holder.intent.run;
+        let there = format!(
+            "run {run} has {kind} in force now ({what}): if that is why, wait until it ends, or end it with \
+             `toprope undo {run}`"
+        );
+        let help = error.help.clone().map_or(there.clone(), |help| format!("{there}; else {help}"));
+        error.help(help)
     }
 }
 

@@ -90,8 +90,7 @@ fn wanted(setup: &Setup) -> Result<Vec<Want>, RunError> {
 }
 
 fn refused(item: &FaultItem, index: usize, error: FaultError) -> RunError {
-    let FaultError { message, help } = error;
-    RunError::Plan { fault: item.name().to_owned(), index, error: InjectorError::Refused { message, help } }
+    RunError::Plan { fault: item.name().to_owned(), index, error: error.into() }
 }
 
 /// Finds what is wrong with the pass-throughs that an experiment wants, and opens none.
@@ -184,7 +183,7 @@ async fn open(setup: &Setup, want: Want) -> Result<Held, RunError> {
             let (socket, closing, follower) = (Arc::new(socket), watch::Sender::new(false), Mutex::new(None));
             return Ok(Held { opened, drain, socket, closing, follower, process: Some(process) });
         }
-        Ok(Ok(Some(FromPassThrough::Failed(f)))) => InjectorError::Refused { message: f.message, help: f.help },
+        Ok(Ok(Some(FromPassThrough::Failed(f)))) => FaultError::from(f).into(),
         Ok(Ok(Some(other))) => InjectorError::Unexpected(format!("{other:?}")),
         Ok(Ok(None) | Err(_)) => died(),
         Err(_) => InjectorError::Unexpected(format!("nothing, for {OPEN_LIMIT:?}")),

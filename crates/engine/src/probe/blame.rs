@@ -25,6 +25,12 @@ pub(super) fn failed(what: &str, error: &(dyn Error + 'static)) -> Answer {
 /// What is at the bottom of an error, which alone says what happened: libraries wrap it in what they were doing.
 pub(super) fn root(error: &(dyn Error + 'static)) -> String {
     let root = causes(error).last().expect("an error is its own first cause").to_string();
+    if root.contains("CaUsedAsEndEntity") {
+        // The library's own word for it.
+        return "the server shows the certificate of an authority (CA:TRUE), which is none for a server: give it one that \
+                this authority has signed, or accept any with `tls: {insecure: true}`"
+            .into();
+    }
     let mut shown: String = root.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
     // As it follows a colon.
     if let Some(first) = shown.chars().next().filter(char::is_ascii_uppercase)

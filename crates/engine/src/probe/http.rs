@@ -104,6 +104,14 @@ impl Params for Http {
         if self.status.is_some() && !self.statuses.is_empty() {
             wrong("statuses", "`status` and `statuses` exclude each other", "only one of them");
         }
+        // RFC 9110, section 15: three digits, and the first says what it means.
+        let no_status = |status: u16| !(100..600).contains(&status);
+        if self.status.is_some_and(no_status) {
+            wrong("status", "there is no such status: they are from 100 to 599", "no answer has it");
+        }
+        if self.statuses.iter().copied().any(no_status) {
+            wrong("statuses", "there is no such status: they are from 100 to 599", "no answer has one of these");
+        }
         if self.body.is_some() && reads {
             wrong("body", "a body is sent with post, put, patch or delete", "not with this method");
         }

@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 
 use toprope_model::event::Sample;
-use toprope_model::experiment::GuardrailItem;
-
-/// Fewer samples than this in its window decide nothing: one bad sample of one is no trend.
-const FEWEST: usize = 5;
+use toprope_model::experiment::{GuardrailItem, RATIO_SAMPLES};
 
 /// All guardrails of a run.
 #[derive(Debug)]
@@ -17,18 +14,21 @@ pub(super) struct Guardrails(Vec<(GuardrailItem, Vec<Watch>)>);
 struct Watch {
     probe: u32,
     name: String,
+    /// The unit of its values.
+    unit: String,
     recent: VecDeque<(u64, bool)>,
     bad_in_a_row: u32,
 }
 
 impl Guardrails {
-    /// For probes in the manifest's order.
-    pub(super) fn new(items: &[GuardrailItem], names: &[String]) -> Self {
+    /// For probes in the manifest's order, with the units of their values.
+    pub(super) fn new(items: &[GuardrailItem], names: &[String], units: &[&str]) -> Self {
         let watches = |item: &GuardrailItem| {
             let watched = names.iter().enumerate().filter(|(_, name)| item.probe().is_none_or(|p| p == *name));
             let watch = |(i, name): (usize, &String)| Watch {
                 probe: u32::try_from(i).unwrap_or(u32::MAX),
                 name: name.clone(),
+                unit: units.get(i).map_or_else(String::new, |unit| (*unit).to_owned()),
                 recent: VecDeque::new(),
                 bad_in_a_row: 0,
             };
@@ -62,7 +62,7 @@ impl Guardrails {
                     }
                     let all = watch.recent.len();
                     let bad = watch.recent.iter().filter(|(_, ok)| !ok).count();
-                    if all >= FEWEST && bad as f64 / all as f64 > g.above.share() {
+                    if all >= RATIO_SAMPLES as usize && bad as f64 / all as f64 > g.above.share() {
                         return Some(format!(
                             "{bad} of the last {all} samples of {} were bad, more than {} over {}",
                             watch.name, g.above, g.over
@@ -80,7 +80,11 @@ impl Guardrails {
                         && !g.keeps.holds(value)
                     {
                         let value = toprope_model::units::short(value);
-                        return Some(format!("the value of {} is {value}, and must keep {}", watch.name, g.keeps));
+                        let unit = if watch.unit.is_empty() { String::new() } else { format!(" {}", watch.unit) };
+                        return Some(format!(
+                            "the value of {} is {value}{unit}, and must keep {}",
+                            watch.name, g.keeps
+                        ));
                     }
                 }
             }
@@ -92,7 +96,7 @@ impl Guardrails {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toprope_model::experiment::{BadInARow, ErrorRatio};
+    use toprope_model::experiment::{BadInARow, ErrorRatio, ValueBound};
 
     fn sample(probe: u32, ok: bool) -> Sample {
         Sample { probe, started: 0, ok, value: Some(1.0), why: None, broken: false, retries: 0, wrote: None }
@@ -101,7 +105,7 @@ mod tests {
     #[test]
     fn a_ratio_is_decided_over_its_window_only() {
         let item = ErrorRatio { probe: None, above: "50%".parse().unwrap(), over: "1s".parse().unwrap() };
-        let mut g = Guardrails::new(&[GuardrailItem::ErrorRatio(item)], &["a".into()]);
+        let mut g = Guardrails::new(&[GuardrailItem::ErrorRatio(item)], &["a".into()], &["ms"]);
         for i in 0..4 {
             assert_eq!(g.look(&sample(0, false), i * 100_000_000), None, "too few");
         }
@@ -114,10 +118,19 @@ mod tests {
     #[test]
     fn a_row_is_broken_by_a_good_sample_and_counts_per_probe() {
         let item = BadInARow { probe: None, samples: 3 };
-        let mut g = Guardrails::new(&[GuardrailItem::BadInARow(item)], &["a".into(), "b".into()]);
+        let mut g = Guardrails::new(&[GuardrailItem::BadInARow(item)], &["a".into(), "b".into()], &[]);
         for (probe, ok) in [(0, false), (0, false), (1, false), (0, true), (0, false), (0, false), (1, false)] {
             assert_eq!(g.look(&sample(probe, ok), 0), None);
         }
         assert!(g.look(&sample(1, false), 0).unwrap().contains("of b in a row"));
+    }
+
+    #[test]
+    fn a_value_is_told_with_its_unit() {
+        let item = ValueBound { probe: "a".into(), keeps: "< 500ms".parse().unwrap() };
+        let mut g = Guardrails::new(&[GuardrailItem::Value(item)], &["a".into()], &["ms"]);
+        assert_eq!(g.look(&sample(0, true), 0), None);
+        let why = g.look(&Sample { value: Some(2001.4), ..sample(0, true) }, 0).unwrap();
+        assert_eq!(why, "the value of a is 2001.4 ms, and must keep < 500ms");
     }
 }

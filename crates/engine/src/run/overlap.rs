@@ -7,7 +7,7 @@ use toprope_model::experiment::MethodItem;
 use toprope_model::step::Plan;
 
 use super::RunError;
-use crate::injector::InjectorError;
+use crate::fault::FaultError;
 
 /// More repetitions show nothing new.
 const ROUNDS: u32 = 100;
@@ -32,10 +32,9 @@ pub(super) fn refuse<'a>(experiment: &Experiment, plan: impl Fn(usize) -> Option
             return Err(RunError::Plan {
                 fault: faults[index].name().to_owned(),
                 index,
-                error: InjectorError::Refused {
-                    message: format!("`{}` has taken {both} at the same time", faults[other].name()),
-                    help: Some("have one after the other: without `parallel`, or with a `wait` in between".into()),
-                },
+                error: FaultError::new(format!("`{}` has taken {both} at the same time", faults[other].name()))
+                    .help("have one after the other: without `parallel`, or with a `wait` in between")
+                    .into(),
             });
         }
     }

@@ -64,7 +64,8 @@ pub(super) async fn run(
     let log = prepare::begin(&setup.state, &run)?;
     let directory = setup.state.run(&run);
     let names = setup.experiment.spec.probe_names();
-    let guardrails = Guardrails::new(&setup.experiment.spec.guardrails, &names);
+    let units: Vec<&str> = probes.iter().map(|probe| probe.unit()).collect();
+    let guardrails = Guardrails::new(&setup.experiment.spec.guardrails, &names, &units);
     let recorder = Arc::new(Recorder::new(log, guardrails, probes.len(), stop.clone(), observer));
     recorder.record(Event::RunStarted(Box::new(started(&setup, &run, seed, &probes))));
     pass_throughs.follow(&recorder, &stop);
@@ -264,6 +265,8 @@ impl Trials {
             retries: item.common.retries,
             initial_delay: item.common.initial_delay.0,
             samples: item.common.samples,
+            // A suite runs once, so not before all that it is to run under is there.
+            together: if item.common.samples.is_some() { experiment.begins_with() } else { 1 },
         };
         let probes = experiment.spec.probes.iter().enumerate();
         probes.map(|pair| tokio::spawn(sampler(pair).run(self.recorder.clone()))).collect()

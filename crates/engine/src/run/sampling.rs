@@ -29,14 +29,17 @@ pub(super) struct Sampler {
     pub(super) initial_delay: Duration,
     /// Take so many samples in a trial and no more.
     pub(super) samples: Option<u32>,
+    /// How many faults must be in force before the first sample of a probe that is asked under faults.
+    pub(super) together: u32,
 }
 
 impl Sampler {
-    fn wanted(&self, stage: Stage) -> bool {
+    /// Whether to ask at this stage; `begun` says that a sample was begun in this trial.
+    fn wanted(&self, stage: Stage, begun: bool) -> bool {
         match self.when {
             When::Before => stage.phase == Phase::SteadyState,
             When::During => matches!(stage.phase, Phase::SteadyState | Phase::Inject | Phase::Undo | Phase::Recovery),
-            When::At => stage.in_force > 0 && stage.phase == Phase::Inject,
+            When::At => stage.phase == Phase::Inject && stage.in_force >= if begun { 1 } else { self.together },
             When::After => stage.phase == Phase::Recovery,
             When::Edge => matches!(stage.phase, Phase::SteadyState | Phase::Recovery),
         }
@@ -45,7 +48,10 @@ impl Sampler {
     /// Samples until the run is over and every sample that was begun has its answer.
     pub(super) async fn run(self, recorder: Arc<Recorder>) {
         let mut stage = recorder.stage();
-        tokio::time::sleep(self.initial_delay).await;
+        tokio::select! {
+            () = tokio::time::sleep(self.initial_delay) => {}
+            _ = stage.wait_for(|stage| stage.over) => return,
+        }
         let mut tick = tokio::time::interval(self.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut in_flight: FuturesUnordered<BoxFuture<'static, (u64, Option<Sample>)>> = FuturesUnordered::new();
@@ -70,7 +76,8 @@ impl Sampler {
                             begun_in_trial = 0;
                         }
                     }
-                    if !self.wanted(now) || (phase != Phase::SteadyState && self.samples.is_some_and(|n| begun_in_trial >= n)) {
+                    let enough = phase != Phase::SteadyState && self.samples.is_some_and(|n| begun_in_trial >= n);
+                    if enough || !self.wanted(now, begun_in_trial > 0) {
                         continue;
                     }
                     begun_in_trial += 1;
@@ -90,7 +97,7 @@ impl Sampler {
                     // A phase that has just begun is sampled at once, not at the next tick.
                     let now = *stage.borrow_and_update();
                     over = changed.is_err() || now.over;
-                    if self.when == When::At && now.in_force > 0 && begun_in_trial == 0 {
+                    if self.when == When::At && begun_in_trial == 0 && self.wanted(now, false) {
                         tick.reset_immediately();
                     }
                 }

@@ -137,7 +137,7 @@ fn toprope_and_what_it_started_are_never_targets() {
     assert!(message.contains("Toprope itself"), "{message}");
     let only_own = Host { own: vec![own as i32, other as i32], ..host };
     let (message, help) = refusal(serde_json::json!({"process": "tpt-own"}), &only_own);
-    assert!(message.contains("nothing but 2 processes of Toprope's") && !help.is_empty(), "{message}");
+    assert!(message.contains("nothing but 2 processes that are never a target") && !help.is_empty(), "{message}");
 }
 
 /// A shell and the `sleep` that it started.
@@ -195,11 +195,26 @@ fn an_injector_of_the_same_program_is_toprope() {
     all.push(injector.clone());
     assert_eq!(Untouchable::of(&all, &host()).why(&injector), Some(Spared::Own));
     // Of another copy of the program, which was replaced since.
-    let file = injector.exe.as_ref().and_then(|exe| exe.file_name()).expect("a program").to_str().expect("plain");
+    let file =
+        injector.exe.as_ref().and_then(|exe| exe.file_name()).expect("a program").to_str().expect("plain").to_owned();
     injector.exe = Some(format!("/elsewhere/{file} (deleted)").into());
     all.pop();
     all.push(injector.clone());
     assert_eq!(Untouchable::of(&all, &host()).why(&injector), Some(Spared::Own));
+    // Another run in its steady state has no injector yet. The demo's shop is a system under test.
+    for (role, spared) in [("run", Some(Spared::Other)), ("exec", Some(Spared::Other)), ("shop", None)] {
+        injector.cmdline = vec!["toprope".into(), role.into()];
+        all.pop();
+        all.push(injector.clone());
+        assert_eq!(Untouchable::of(&all, &host()).why(&injector), spared, "{role}");
+    }
+    // A program that has the name, and is not this one.
+    injector.exe = Some("/usr/bin/toprope".into());
+    injector.cmdline = vec!["toprope".into(), "test".into()];
+    all.pop();
+    all.push(injector.clone());
+    assert_eq!(Untouchable::of(&all, &host()).why(&injector), Some(Spared::Other));
+    injector.exe = Some(format!("/elsewhere/{file}").into());
     injector.cmdline = vec!["toprope".into(), "server".into()];
     all.pop();
     all.push(injector.clone());

@@ -180,6 +180,11 @@ fn after_inconclusive(experiment: &Experiment, judgement: &Judgement, seen: &See
         all.push(suggestion(check, Some("toprope plan FILE".into())));
         return all;
     }
+    if experiment.spec.probes.is_empty() {
+        let text = "Say what must stay true meanwhile: only what is asked can be shown.";
+        all.push(suggestion(text, Some("toprope inject FAULT … --probe URL".into())));
+        return all;
+    }
     let taken = |i: &super::evidence::Injection| {
         i.failed.is_none() && i.effect.as_ref().is_some_and(|e| e.0.took == Some(true))
     };
@@ -187,8 +192,13 @@ fn after_inconclusive(experiment: &Experiment, judgement: &Judgement, seen: &See
         let text = "See what the fault would reach here, and make sure that its target is in use while it is in force.";
         all.push(suggestion(text, Some("toprope plan FILE".into())));
     } else if injections.iter().any(|i| i.effect.as_ref().and_then(|e| e.0.reached).is_some_and(|r| r < 0.9995)) {
-        let text =
-            "Make the fault reach all of its target: connections that were open before may have to be opened anew.";
+        let connections = experiment.faults().iter().any(|f| f.kind.starts_with("network-"));
+        let text = match connections {
+            true => {
+                "Make the fault reach all of its target: connections that were open before may have to be opened anew."
+            }
+            false => "Make the fault reach all that it asks for: its note says how far it came.",
+        };
         all.push(suggestion(text, Some("toprope plan FILE".into())));
     }
     if let Some(missing) = seen.missing.filter(|_| seen.evidence.stop.is_none()) {

@@ -214,6 +214,9 @@ impl<'e> Fold<'e> {
                 format!("The run was stopped after {} by {}: {}", millis(ms(*at)), who(&stop.by), cut(&stop.why));
             against.held.push(sentence(&text));
         }
+        if self.experiment.spec.probes.is_empty() {
+            against.held.push("Nothing was asked, so nothing is shown.".into());
+        }
         self.injections(&mut against);
         against
     }

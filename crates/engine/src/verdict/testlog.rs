@@ -45,7 +45,7 @@ const fn kind(kind: &'static str, fields: fn() -> Vec<Field>, check: fn(&Node, &
 
 const fn fault(spec: KindSpec, lasting: bool, recovers: bool) -> FaultSpec {
     let undo = if lasting { UndoKind::KernelOwned } else { UndoKind::Irreversible };
-    FaultSpec { spec, lasting, undo, danger: Danger::Contained, needs: &[], recovers, ramps: &[] }
+    FaultSpec { spec, lasting, undo, danger: Danger::Contained, needs: &[], strength: &[], recovers, ramps: &[] }
 }
 
 static LATENCY: FaultSpec = fault(kind("network-latency", Latency::fields, check::<Latency>), true, false);

@@ -70,6 +70,21 @@ async fn what_is_in_force_already_is_refused() {
 }
 
 #[tokio::test]
+async fn an_undo_that_does_not_undo_is_told_soon() {
+    let directory = playground();
+    let host = in_directory(directory.path());
+    let mut fault = file_fault();
+    fault["undo"] = json!(["true"]);
+    let params = params(fault);
+    let (_, step) = planned(&Command, &params, &host).await;
+    drop(Command.apply(&step, &params, &host).await.unwrap_or_else(|e| panic!("{e}")));
+    // Far less than a program may take (30 seconds), and less than the guard waits for a release and one more try.
+    let failed = tokio::time::timeout(Duration::from_secs(15), Command.undo(&step, &host)).await.expect("it is told");
+    let failed = failed.expect_err("it is still there");
+    assert!(failed.message.contains("`true` was done, and") && failed.help.is_some(), "{failed}");
+}
+
+#[tokio::test]
 async fn an_undo_that_does_not_undo_is_an_error_that_says_what_to_do() {
     let directory = playground();
     let host = in_directory(directory.path());

@@ -11,6 +11,9 @@ use super::clients::{Clients, Owner};
 use super::destination::Destination;
 use super::family::Family;
 
+/// A connection by its socket's number and its ends: numbers of ports are used again soon.
+type Connection = (u64, SocketAddr, SocketAddr);
+
 /// Counts the connections of some clients to a destination.
 #[derive(Debug)]
 pub(crate) struct Census {
@@ -63,11 +66,26 @@ impl Census {
 
     /// How many connections of the clients to the destination are open and do not go through the proxy.
     ///
+    /// Sockets, their other ends and who holds them are listed one after the other, and connections come and go
+    /// meanwhile: one that goes through the proxy can be listed without the proxy's end of it, and one of the proxy's own
+    /// be closed before its holder is looked up. No such connection is found so twice. Therefore only those count that
+    /// are found in two listings; one that ends between them is nobody's.
+    ///
     /// # Errors
     /// That the sockets or the processes cannot be listed.
     pub(crate) fn past_the_proxy(&mut self) -> Result<usize, FaultError> {
-        let list = || tcp_sockets().map_err(|e| FaultError::because("the connections cannot be listed", e));
-        let sockets = list()?;
+        let first = self.listed_past_the_proxy()?;
+        if first.is_empty() {
+            return Ok(0);
+        }
+        Ok(self.listed_past_the_proxy()?.intersection(&first).count())
+    }
+
+    /// One listing of these connections.
+    fn listed_past_the_proxy(&mut self) -> Result<HashSet<Connection>, FaultError> {
+        let sockets = tcp_sockets().map_err(|e| FaultError::because("the connections cannot be listed", e))?;
+        let via_proxy: HashSet<SocketAddr> =
+            sockets.iter().filter(|s| self.proxy.contains(&s.local)).map(|s| s.remote).collect();
         let listening: HashSet<u16> =
             sockets.iter().filter(|s| s.state == TcpState::Listen).map(|s| s.local.port()).collect();
         // What we hold ourselves are the proxy's connections to the destination.
@@ -76,15 +94,8 @@ impl Census {
             Whose::Processes(family) => Some(SocketOwners::of(family.now()?)),
             Whose::Everybody | Whose::User(_) => None,
         };
-        // Only what is there before and after its holders were looked at: the holder of a connection that ends meanwhile
-        // is not found, and that of the proxy's would be taken for a client.
-        let later = list()?;
-        let still: HashSet<u64> = later.iter().filter(|s| s.state == TcpState::Established).map(|s| s.inode).collect();
-        let via_proxy: HashSet<SocketAddr> =
-            sockets.iter().chain(&later).filter(|s| self.proxy.contains(&s.local)).map(|s| s.remote).collect();
-        let count = sockets.iter().filter(|s| {
+        let past = sockets.iter().filter(|s| {
             s.state == TcpState::Established
-                && still.contains(&s.inode)
                 && self.goes_to_the_destination(s)
                 // On loopback both ends are in the list; the server's is not a client's connection.
                 && !listening.contains(&s.local.port())
@@ -93,7 +104,7 @@ impl Census {
                 && holders.as_ref().is_none_or(|holders| !holders.pids(s.inode).is_empty())
                 && !matches!(self.whose, Whose::User(uid) if uid != s.uid)
         });
-        Ok(count.count())
+        Ok(past.map(|s| (s.inode, s.local, s.remote)).collect())
     }
 
     fn goes_to_the_destination(&self, socket: &TcpSocket) -> bool {

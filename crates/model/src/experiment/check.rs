@@ -1,13 +1,20 @@
 //! What a manifest must keep to beyond the form of each field.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use super::{FaultItem, MethodItem, Spec, When};
+use super::{FaultItem, GuardrailItem, MethodItem, RATIO_SAMPLES, Spec, When};
 use crate::comparison::Op;
 use crate::diagnostic::Problems;
 use crate::kind::{KindSpec, Tables};
-use crate::node::{Node, Span};
+use crate::node::{Node, Span, Value};
 use crate::search;
+use crate::units::Dur;
+
+/// A method takes no longer by plan: beyond it is a typing mistake, or a service, and neither is an experiment.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// A `repeat` has no more rounds.
+const ROUNDS: u32 = 100_000;
 
 /// Where a key of the spec was written.
 fn place(node: &Node, key: &str) -> Span {
@@ -16,9 +23,36 @@ fn place(node: &Node, key: &str) -> Span {
     entry.map(|e| e.key_span).or(spec.map(|s| s.span)).unwrap_or(node.span)
 }
 
-pub(super) fn check(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Problems) {
+/// Where something below a kind was written, by the kind's own place; the kind's place if it was not written.
+fn below(node: &Node, kind: Span, path: &[&str]) -> Span {
+    fn params(node: &Node, kind: Span) -> Option<&Node> {
+        match &node.value {
+            Value::Map(entries) => {
+                entries.iter().find_map(|e| if e.key_span == kind { Some(&e.node) } else { params(&e.node, kind) })
+            }
+            Value::List(items) => items.iter().find_map(|item| params(item, kind)),
+            _ => None,
+        }
+    }
+    match params(node, kind).and_then(|params| path.iter().try_fold(params, |node, key| node.get(key))) {
+        Some(node) if kind != Span::default() => node.span,
+        _ => kind,
+    }
+}
+
+/// Where something of the spec was written.
+fn in_spec(node: &Node, path: &[&str]) -> Span {
+    let found = node.get("spec").and_then(|spec| path.iter().try_fold(spec, |node, key| node.get(key)));
+    found.map_or_else(|| place(node, path[0]), |node| node.span)
+}
+
+pub(super) fn check(spec: &Spec, node: &Node, tables: &Tables, watched: bool, problems: &mut Problems) {
     if spec.hypothesis.trim().is_empty() {
         problems.add(place(node, "hypothesis"), "the hypothesis says nothing", "a sentence is wanted");
+    }
+    if watched && spec.probes.is_empty() {
+        let help = "for instance - http: {get: \"http://127.0.0.1:8080/\", status: 200}";
+        problems.add(place(node, "probes"), "nothing is watched", "no probe").help(help);
     }
     probes(spec, node, tables, problems);
     if spec.method.is_empty() {
@@ -26,7 +60,26 @@ pub(super) fn check(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Pr
         problems.add(place(node, "method"), "the method does nothing", "no steps").help(help);
     }
     for item in &spec.method {
-        step(item, tables, problems);
+        step(item, node, tables, problems);
+    }
+    if spec.method_duration() > LONGEST {
+        let longest = Dur(LONGEST);
+        problems
+            .add(place(node, "method"), format!("the method takes longer than {longest}"), "too long")
+            .help("are `times`, `every` and each `for` as meant?");
+    }
+    if let Some(radius) = &spec.blast_radius {
+        let nothing =
+            [("processes", radius.processes == Some(0)), ("percent", radius.percent.is_some_and(|p| p.0 <= 0.0))];
+        for (key, _) in nothing.iter().filter(|(_, nothing)| *nothing) {
+            problems
+                .add(
+                    in_spec(node, &["blast-radius", key]),
+                    "a blast radius of nothing allows no run",
+                    "nothing may be hit",
+                )
+                .help("write how much may be hit, or leave it out");
+        }
     }
     let lasting =
         spec.method.iter().flat_map(MethodItem::faults).any(|f| f.common.for_.is_some_and(|d| !d.0.is_zero()));
@@ -49,10 +102,6 @@ pub(super) fn check(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Pr
 }
 
 fn probes(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Problems) {
-    if spec.probes.is_empty() {
-        let help = "for instance - http: {get: \"http://127.0.0.1:8080/\", status: 200}";
-        problems.add(place(node, "probes"), "nothing is watched", "no probe").help(help);
-    }
     let mut names = HashSet::new();
     for (probe, name) in spec.probes.iter().zip(spec.probe_names()) {
         match tables.probe(&probe.kind) {
@@ -73,12 +122,36 @@ fn probes(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Problems) {
                     .help(format!("for instance {name}: \"< 300ms\""));
             }
         }
+        let at = |key| below(node, probe.kind_span, &[key]);
         if common.recovers.is_some() && common.unaffected == Some(true) {
             problems.add(probe.kind_span, "a probe recovers or is unaffected, not both", "says both");
         }
         claims(probe, problems);
+        if common.recovers.is_some() && matches!(common.when, When::Before | When::At) {
+            let when = if common.when == When::Before { "before" } else { "at" };
+            problems
+                .add(at("recovers"), "this probe is never asked after the fault", format!("with `when: {when}`"))
+                .help("only a probe that is asked after the fault sees that something recovers: `when: during`");
+        }
+        if common.loses.is_some() && probe.params.get("find").is_none() {
+            let finds = |kind: &KindSpec| (kind.fields)().iter().any(|f| f.key == "find");
+            let problem =
+                problems.add(at("loses"), "`loses` needs a probe that finds again what it wrote", "no `find`");
+            match tables.probe(&probe.kind) {
+                Some(kind) if finds(kind) => problem.help("say with `find` how a write is looked for"),
+                _ => {
+                    let kinds: Vec<&str> = tables.probes.iter().filter(|k| finds(k)).map(|k| k.kind).collect();
+                    problem.help(format!("probes that can: {}", kinds.join(", ")))
+                }
+            };
+        }
         if common.interval.is_some_and(|i| i.0.is_zero()) {
             problems.add(probe.kind_span, "an interval of nothing never ends", "interval: 0");
+        }
+        if common.samples == Some(0) {
+            problems
+                .add(at("samples"), "this probe is never asked", "no sample")
+                .help("leave `samples` out, or take some");
         }
         if common.timeout.0.is_zero() {
             problems.add(probe.kind_span, "a timeout of nothing makes every sample bad", "timeout: 0");
@@ -116,17 +189,17 @@ fn own_parameters(spec: &KindSpec, params: &Node, common: Vec<String>, problems:
     (spec.check)(&params, problems);
 }
 
-fn step(item: &MethodItem, tables: &Tables, problems: &mut Problems) {
+fn step(item: &MethodItem, node: &Node, tables: &Tables, problems: &mut Problems) {
     let steps = |items: &[MethodItem], span: Span, what: &str, problems: &mut Problems| {
         if items.is_empty() {
             problems.add(span, format!("`{what}` has no steps"), "empty");
         }
         for item in items {
-            step(item, tables, problems);
+            step(item, node, tables, problems);
         }
     };
     match item {
-        MethodItem::Fault(item) => fault(item, tables, problems),
+        MethodItem::Fault(item) => fault(item, node, tables, problems),
         MethodItem::Wait(_) => {}
         MethodItem::Serial(items, span) => steps(items, *span, "serial", problems),
         MethodItem::Parallel(items, span) => steps(items, *span, "parallel", problems),
@@ -134,32 +207,60 @@ fn step(item: &MethodItem, tables: &Tables, problems: &mut Problems) {
             if repeat.times == 0 {
                 problems.add(*span, "these steps are never reached", "`times` is 0");
             }
+            if repeat.times > ROUNDS {
+                problems.add(
+                    below(node, *span, &["times"]),
+                    format!("these are more than {ROUNDS} rounds"),
+                    "too many",
+                );
+            }
             steps(&repeat.steps, *span, "repeat", problems);
         }
     }
 }
 
-fn fault(item: &FaultItem, tables: &Tables, problems: &mut Problems) {
+fn fault(item: &FaultItem, node: &Node, tables: &Tables, problems: &mut Problems) {
     let Some(spec) = tables.fault(&item.kind) else {
         let kinds = tables.faults.iter().map(|f| f.spec.kind).chain(super::STEP_KINDS.iter().map(|k| k.0));
         problems.unknown_name(item.kind_span, "fault", &item.kind, kinds);
         return;
     };
     own_parameters(&spec.spec, &item.params, super::FaultCommon::keys(), problems);
+    let at = |path: &[&str]| below(node, item.kind_span, path);
     match item.common.for_ {
         None if spec.lasting => {
             let message = format!("`{}` needs a duration", item.kind);
             problems.add(item.kind_span, message, "`for` is missing").help("every fault ends by itself: add for: 30s");
         }
         Some(d) if spec.lasting && d.0.is_zero() => {
-            problems.add(item.kind_span, "a fault that lasts no time is never seen", "`for` is 0");
+            problems.add(at(&["for"]), "a fault that lasts no time is never seen", "`for` is 0");
+        }
+        Some(_) if !spec.lasting => {
+            let message = format!("`{}` happens at one instant and takes no duration", item.kind);
+            problems
+                .add(at(&["for"]), message, "nothing lasts")
+                .help("leave `for` out; a pause before the next step is - wait: {for: 30s}");
         }
         _ => {}
     }
+    let ramped = item.common.ramp.as_ref().map(|ramp| ramp.parameter.as_str());
+    for name in spec.strength.iter().filter(|name| ramped != Some(**name)) {
+        if let Some(value) = item.params.get(name).filter(|value| is_zero(&written(value))) {
+            problems
+                .add(value.span, format!("`{name}: {}` does nothing to the system", written(value)), "nothing is done")
+                .help("zero is allowed only as one end of a `ramp` or of a `search`");
+        }
+    }
     if let Some(ramp) = &item.common.ramp {
-        let ends = [&ramp.from, &ramp.to];
-        let known = ends.map(|end| parameter(item, &ramp.parameter, end, item.kind_span, tables, problems));
-        if known == [true; 2] && !spec.ramps.contains(&ramp.parameter.as_str()) {
+        if !spec.lasting {
+            let message = format!("`{}` happens at one instant, in which nothing can change", item.kind);
+            problems.add(at(&["ramp"]), message, "nothing lasts").help("leave `ramp` out");
+        }
+        let known = ["from", "to"].into_iter().zip([&ramp.from, &ramp.to]).all(|(key, end)| {
+            let (named, end_at) = (at(&["ramp", "parameter"]), at(&["ramp", key]));
+            parameter(item, &ramp.parameter, end, [named, end_at], tables, problems)
+        });
+        if known && spec.lasting && !spec.ramps.contains(&ramp.parameter.as_str()) {
             let message = format!("`{}` cannot change its `{}` while it is in force", item.kind, ramp.parameter);
             let help = match spec.ramps {
                 [] => {
@@ -169,24 +270,46 @@ fn fault(item: &FaultItem, tables: &Tables, problems: &mut Problems) {
                     format!("it can ramp {}", some.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(" and "))
                 }
             };
-            problems.add(item.kind_span, message, "this cannot be ramped").help(help);
+            problems.add(at(&["ramp", "parameter"]), message, "this cannot be ramped").help(help);
+        }
+        if known && spec.strength.contains(&ramp.parameter.as_str()) && is_zero(&ramp.from) && is_zero(&ramp.to) {
+            problems.add(at(&["ramp", "to"]), "this ramp does nothing to the system", "both its ends are zero");
         }
         if ramp.steps == 0 {
-            problems.add(item.kind_span, "a ramp has at least one step", "`steps` is 0");
+            problems.add(at(&["ramp", "steps"]), "a ramp has at least one step", "`steps` is 0");
         }
         if item.common.for_.is_some_and(|d| d.0 < ramp.over.0) {
             let message = format!("the ramp takes {} and the fault ends before", ramp.over);
-            problems.add(item.kind_span, message, "part of the ramp is never reached");
+            problems.add(at(&["ramp", "over"]), message, "part of the ramp is never reached");
         }
     }
 }
 
-/// Checks that a fault has a parameter and that it takes a value.
-fn parameter(item: &FaultItem, name: &str, value: &str, span: Span, tables: &Tables, problems: &mut Problems) -> bool {
+/// A value as it was written.
+fn written(value: &Node) -> String {
+    match value.to_json() {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+fn is_zero(text: &str) -> bool {
+    search::Quantity::read(text).is_some_and(|quantity| quantity.number == 0.0)
+}
+
+/// Checks that a fault has a parameter and that it takes a value; the places are those of its name and of the value.
+fn parameter(
+    item: &FaultItem,
+    name: &str,
+    value: &str,
+    [named_at, value_at]: [Span; 2],
+    tables: &Tables,
+    problems: &mut Problems,
+) -> bool {
     let Some(spec) = tables.fault(&item.kind) else { return false };
     let fields = (spec.spec.fields)();
     if !fields.iter().any(|f| f.key == name) {
-        problems.unknown_name(span, "parameter", name, fields.iter().map(|f| f.key.as_str()));
+        problems.unknown_name(named_at, "parameter", name, fields.iter().map(|f| f.key.as_str()));
         return false;
     }
     let mut changed = item.params.clone();
@@ -194,20 +317,74 @@ fn parameter(item: &FaultItem, name: &str, value: &str, span: Span, tables: &Tab
     let mut found = Problems::default();
     (spec.spec.check)(&changed, &mut found);
     for problem in found.0 {
-        problems.add(span, format!("`{name}` cannot be {value}: {}", problem.message), problem.label);
+        problems.add(value_at, format!("`{name}` cannot be {value}: {}", problem.message), problem.label);
     }
     true
 }
 
 fn guardrails(spec: &Spec, node: &Node, problems: &mut Problems) {
     let names = spec.probe_names();
-    for guardrail in &spec.guardrails {
-        if let Some(probe) = guardrail.probe()
-            && !names.iter().any(|n| n == probe)
-        {
-            problems.unknown_name(place(node, "guardrails"), "probe", probe, names.iter().map(String::as_str));
+    for (i, guardrail) in spec.guardrails.iter().enumerate() {
+        let at = |key: &str| guardrail_at(node, i, key);
+        let watched: Vec<_> = spec
+            .probes
+            .iter()
+            .zip(&names)
+            .filter(|(_, name)| guardrail.probe().is_none_or(|probe| probe == *name))
+            .map(|(probe, _)| probe)
+            .collect();
+        if let (Some(probe), true) = (guardrail.probe(), watched.is_empty()) {
+            problems.unknown_name(at("probe"), "probe", probe, names.iter().map(String::as_str));
+            continue;
+        }
+        match guardrail {
+            GuardrailItem::ErrorRatio(g) => {
+                if g.above.0 >= 100.0 {
+                    problems
+                        .add(at("above"), "this guardrail never stops a run", "no share is larger")
+                        .help("it stops when more than this share is bad: for instance above: 50%");
+                }
+                let fastest = watched.iter().map(|probe| spec.interval(probe)).min().unwrap_or_default();
+                let wanted = fastest * RATIO_SAMPLES;
+                let few = watched.iter().all(|probe| probe.common.samples.is_some_and(|n| n < RATIO_SAMPLES));
+                if g.over.0 < wanted {
+                    let message =
+                        format!("this guardrail never stops a run: it decides on {RATIO_SAMPLES} samples or more");
+                    problems
+                        .add(at("over"), message, format!("the probe is asked every {}", Dur(fastest)))
+                        .help(format!("write over: {} or longer, or ask the probe more often", Dur(wanted)));
+                } else if few && !watched.is_empty() {
+                    let message =
+                        format!("this guardrail never stops a run: it decides on {RATIO_SAMPLES} samples or more");
+                    problems.add(at(""), message, "the probe takes fewer").help("`bad-in-a-row` decides on fewer");
+                }
+            }
+            GuardrailItem::BadInARow(g) if g.samples == 0 => {
+                problems
+                    .add(at("samples"), "this guardrail stops every run at once", "no bad sample is needed")
+                    .help("for instance samples: 3");
+            }
+            GuardrailItem::Value(g) if g.keeps.bound().is_none() => {
+                problems
+                    .add(
+                        at("keeps"),
+                        format!("a probe's value is a number, and `{}` is text", g.keeps),
+                        "not a quantity",
+                    )
+                    .help("for instance keeps: \"< 500ms\"");
+            }
+            GuardrailItem::BadInARow(_) | GuardrailItem::Value(_) => {}
         }
     }
+}
+
+/// Where a key of a guardrail was written; its kind's place if it was not.
+fn guardrail_at(node: &Node, number: usize, key: &str) -> Span {
+    let items = node.get("spec").and_then(|spec| spec.get("guardrails"));
+    let item = items.and_then(|items| if let Value::List(items) = &items.value { items.get(number) } else { None });
+    let entry = item.and_then(Node::entries).and_then(|entries| entries.first());
+    let found = entry.map(|entry| entry.node.get(key).map_or(entry.key_span, |node| node.span));
+    found.unwrap_or_else(|| place(node, "guardrails"))
 }
 
 fn searched(spec: &Spec, wanted: &super::Search, tables: &Tables, problems: &mut Problems) {
@@ -221,13 +398,17 @@ fn searched(spec: &Spec, wanted: &super::Search, tables: &Tables, problems: &mut
             problems.unknown_name(wanted.span, "parameter of the method's faults", &wanted.parameter, known);
         }
         [(fault, name)] => {
+            for end in [&wanted.range.low, &wanted.range.high] {
+                parameter(fault, name, end, [wanted.span; 2], tables, problems);
+            }
             if fault.common.ramp.as_ref().is_some_and(|ramp| ramp.parameter == *name) {
                 problems
-                    .add(wanted.span, "a search tries one value after the other, and a ramp changes it", "ramped")
-                    .help("remove the `ramp`");
-            }
-            for end in [&wanted.range.low, &wanted.range.high] {
-                parameter(fault, name, end, wanted.span, tables, problems);
+                    .add(
+                        wanted.span,
+                        format!("a ramp changes `{name}`, so that no searched value is ever applied"),
+                        "both",
+                    )
+                    .help(format!("leave the ramp of `{}` out, or search another parameter", fault.name()));
             }
             let low = search::Quantity::read(&wanted.range.low);
             let high = search::Quantity::read(&wanted.range.high);

@@ -35,16 +35,35 @@ static LATENCY: FaultSpec = FaultSpec {
     undo: UndoKind::KernelOwned,
     danger: Danger::Contained,
     needs: &[],
+    strength: &["delay"],
     recovers: false,
     ramps: &["delay"],
 };
-/// The same at one instant.
+fields! {
+    /// A fault at one instant for these tests.
+    struct Kill {
+        /// Whom.
+        target: Option<Target>,
+    }
+}
+
+static KILL: FaultSpec = FaultSpec {
+    spec: kind("kill", Kill::fields, check_kind::<Kill>),
+    lasting: false,
+    undo: UndoKind::Irreversible,
+    danger: Danger::Lasting,
+    needs: &[],
+    strength: &[],
+    recovers: true,
+    ramps: &[],
+};
+/// The same as the first at one instant.
 static BLIP: FaultSpec =
     FaultSpec { spec: kind("network-blip", Latency::fields, check_kind::<Latency>), lasting: false, ..LATENCY };
 static HTTP: KindSpec = kind("http", Http::fields, check_kind::<Http>);
 
 fn tables() -> Tables {
-    Tables { faults: vec![&LATENCY, &BLIP], probes: vec![&HTTP] }
+    Tables { faults: vec![&LATENCY, &KILL, &BLIP], probes: vec![&HTTP] }
 }
 
 const TEN_LINES: &str = r#"apiVersion: toprope.dev/v1alpha1
@@ -149,4 +168,98 @@ fn what_can_neither_be_shown_nor_refuted_is_refused() {
     }
     assert!(read(&probe("good: 99%, confidence: 99%")).is_ok());
     assert!(read(&probe("p95: \"< 300ms\", confidence: 95%")).is_ok());
+}
+
+/// What is wrong with a spec that differs from the ten lines in these places.
+fn wrong(edits: &[(&str, &str)]) -> String {
+    let mut text = TEN_LINES.to_owned();
+    for (from, to) in edits {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    read(&text).expect_err("it is refused")
+}
+
+#[test]
+fn what_could_only_mislead_is_refused_at_its_place() {
+    let last = ", for: 30s}";
+    let guardrail = |text: &str| format!("  guardrails: [{text}]\n  method:");
+    for (edits, place, says) in [
+        // A fault that does nothing.
+        (vec![("delay: 200ms", "delay: 0s")], "9:76", "`delay: 0s` does nothing"),
+        (
+            vec![(last, ", for: 30s, ramp: {parameter: delay, from: 0s, to: 0ms, over: 1s}}")],
+            "9:139",
+            "this ramp does nothing",
+        ),
+        // A search whose values are never applied.
+        (
+            vec![
+                ("  method:", "  search: {delay: 5ms..800ms}\n  method:"),
+                (last, ", for: 30s, ramp: {parameter: delay, from: 5ms, to: 10ms, over: 1s}}"),
+            ],
+            "8:12",
+            "no searched value is ever applied",
+        ),
+        // What happens at one instant.
+        (vec![("  method:", "  method:\n  - kill: {for: 2s}")], "9:17", "takes no duration"),
+        // Guardrails that never stop, or at once.
+        (vec![("  method:", &guardrail("error-ratio: {above: 100%}"))], "8:37", "never stops a run"),
+        (vec![("  method:", &guardrail("error-ratio: {above: 50%, over: 0s}"))], "8:48", "never stops a run"),
+        (
+            vec![
+                ("  method:", &guardrail("error-ratio: {above: 50%, over: 1s}")),
+                ("status: 200", "status: 200, interval: 1500ms"),
+            ],
+            "8:48",
+            "write over: 7.5s or longer",
+        ),
+        (vec![("  method:", &guardrail("bad-in-a-row: {samples: 0}"))], "8:40", "stops every run at once"),
+        (vec![("  method:", &guardrail("value: {probe: http, keeps: \"== ok\"}"))], "8:46", "is text"),
+        (vec![("  method:", &guardrail("value: {probe: htp, keeps: \"< 5\"}"))], "8:32", "did you mean `http`"),
+        // What is never asked, or never found.
+        (vec![("status: 200", "when: at, recovers: {within: 1s}")], "7:73", "never asked after the fault"),
+        (vec![("status: 200", "loses: 0")], "7:60", "finds again what it wrote"),
+        // What nobody waits for, or hits nothing.
+        (
+            vec![("  method:", "  method:\n  - repeat: {times: 90000, every: 1m, steps: [wait: {for: 1s}]}")],
+            "8:3",
+            "the method takes longer than 7d",
+        ),
+        (
+            vec![("  method:", "  method:\n  - repeat: {times: 99999999, steps: [kill: {}]}")],
+            "9:21",
+            "more than 100000 rounds",
+        ),
+        (vec![("  method:", "  blast-radius: {processes: 0}\n  method:")], "8:29", "a blast radius of nothing"),
+    ] {
+        let said = wrong(&edits);
+        assert!(said.starts_with(&format!("{place} ")) && said.contains(says), "not {says:?} at {place}:\n{said}");
+    }
+    // The ends of a ramp and of a search may be zero.
+    let ramp = TEN_LINES.replace(last, ", for: 30s, ramp: {parameter: delay, from: 0s, to: 10ms, over: 1s}}");
+    read(&ramp.replace("delay: 200ms", "delay: 0s")).unwrap();
+    read(&TEN_LINES.replace("  method:", "  search: {delay: 0s..800ms}\n  method:")).unwrap();
+}
+
+#[test]
+fn an_experiment_without_probes_is_none_but_an_injection_may_be() {
+    let text =
+        TEN_LINES.lines().filter(|l| !l.contains("http")).collect::<Vec<_>>().join("\n").replace("  probes:\n", "");
+    assert!(read(&text).unwrap_err().contains("nothing is watched"));
+    let node = crate::parse(&mut Sources::default(), "f", &text).unwrap();
+    assert!(Experiment::read_unwatched(&node, &tables()).unwrap().spec.probes.is_empty());
+}
+
+#[test]
+fn the_faults_that_begin_together_are_known_by_plan() {
+    let fault = |time: &str| format!("network-latency: {{from: {{pid: 1}}, to: \":1\", delay: 1s, for: {time}}}");
+    let method = format!(
+        "- wait: {{for: 1s}}\n  - parallel: [{a}, serial: [{b}, {a}]]\n  - repeat: {{times: 2, steps: [{b}]}}\n",
+        a = fault("5s"),
+        b = fault("2s")
+    );
+    let (head, _) = TEN_LINES.split_once("- network-latency").unwrap();
+    assert_eq!(read(&format!("{head}{method}")).unwrap().begins_with(), 2);
+    assert_eq!(read(TEN_LINES).unwrap().begins_with(), 1);
 }
