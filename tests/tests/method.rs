@@ -123,10 +123,14 @@ method: [cpu-stress: {{load: 5%, cores: 1, for: 8s, ramp: {{parameter: load, fro
     let low = during(Duration::from_millis(2500));
     until_at(&mut run, "60%");
     let high = during(Duration::from_millis(2500));
-    // A machine that others use too gives less than was asked for, and never more.
-    assert!(low < 0.12 && high > 0.12 && high < 0.75 && high > low * 2.0, "{low} of a core, then {high}");
     let done = run.wait();
-    assert!(matches!(done.code, Some(0 | 3)), "{done}");
+    assert!(low < 0.12 && high < 0.75, "more than was asked for: {low} of a core, then {high}");
+    if done.stdout.contains(" to give") {
+        toprope_tests::skip("other programs leave the load no time on a core");
+    } else {
+        assert!(high > 0.12 && high > low * 2.0, "{low} of a core, then {high}");
+        assert_eq!(done.code, Some(0), "{done}");
+    }
     toprope.assert_clean();
 }
 
@@ -217,16 +221,21 @@ method:
     assert!(ask(port) >= Duration::from_millis(600));
     run.until("the latency is over", |e| matches!(e, Event::Undone { injection: 1, .. }));
     assert!(ask(port) < Duration::from_millis(500));
-    run.wait().expect(0);
-    let spans = spans(&toprope.log().records);
+    let done = run.wait();
+    // Other programs may leave the load no time on a core.
+    assert!(done.code == Some(0) || done.stdout.contains(" to give"), "{done}");
+    let records = toprope.log().records;
+    let took = |wanted: u32| {
+        let last = |r: &Record| matches!(&r.event, Event::Effect { injection, effect, last: true } if *injection == wanted && effect.took == Some(true));
+        records.iter().any(last)
+    };
+    assert!((1..=3).all(took), "{done}");
+    let spans = spans(&records);
     let [(0, cpu, cpu_end), (1, latency, latency_end), (2, first, first_end), (2, second, _)] = spans[..] else {
         panic!("{spans:?}")
     };
     // None before its time; how long after it depends on the machine.
-    assert!(
-        latency >= cpu.min(latency) && latency < cpu_end && latency_end >= latency + 1800,
-        "in parallel: {spans:?}"
-    );
+    assert!(latency >= cpu + 500 && latency < cpu_end && latency_end >= latency + 1800, "in parallel: {spans:?}");
     assert!(first >= cpu_end.max(latency_end) + 500, "after all of the block, and the wait: {spans:?}");
     assert!(first_end >= first + 900 && second >= first + 2900 && second >= first_end, "every 3 s: {spans:?}");
     toprope.assert_clean();

@@ -72,7 +72,7 @@ fn held() -> (Experiment, Log) {
 fn recovers() -> (Experiment, Log) {
     let e = experiment(
         "hypothesis: The cart is back soon after it was killed\nprobes:\n- http: {get: \"http://127.0.0.1:8082/cart\", name: cart, \
-         recovers: {within: 5s}, loses: 0, interval: 200ms}\nmethod:\n- process-kill: {target: {process: cart}}\n",
+         recovers: {within: 5s}, find: x, loses: 0, interval: 200ms}\nmethod:\n- process-kill: {target: {process: cart}}\n",
     );
     let mut log = Log::new(&e);
     log.phases(3000, 3010, 12_000);

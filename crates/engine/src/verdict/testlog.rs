@@ -36,6 +36,8 @@ fields! {
         get: String,
         /// The status wanted.
         status: Option<u16>,
+        /// Where to look for what was written.
+        find: Option<String>,
     }
 }
 

@@ -320,7 +320,7 @@ fn each_fault_gives_its_own_time_to_recover() {
 #[test]
 fn lost_writes_refute() {
     let e = experiment(
-        "hypothesis: no order is lost\nprobes:\n- http: {get: \"http://127.0.0.1:1/\", loses: 0}\nmethod:\n- process-kill: \
+        "hypothesis: no order is lost\nprobes:\n- http: {get: \"http://127.0.0.1:1/\", find: x, loses: 0}\nmethod:\n- process-kill: \
          {target: {process: cart}}\n",
     );
     let log = killed(&e, 4000, 9000);
