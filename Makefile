@@ -23,11 +23,10 @@ TEST_NEEDS := nginx=nginx curl=curl redis-server=redis-server redis-cli=redis-to
 	pgbouncer=pgbouncer faketime=faketime wrk=wrk nft=nftables ip=iproute2 mkfs.ext4=e2fsprogs \
 	python3=python3 pytest=python3-pytest
 
-# Tests and tools are built in one way, so that nothing is built twice with other features; the demo for a newcomer is
-# built without what only tests need.
+# Tests and tools are built in one way. The demo for a newcomer is built without what only tests need; its features are
+# the same, so that nothing is built twice when the tests come.
 ALL := --workspace --all-targets --locked
 export TOPROPE_BINARY = $(abspath $(TARGET))/debug/toprope
-DEMO_PARTS = $(if $(filter dev,$(PROFILE)),$(ALL),--package toprope-cli --bin toprope --locked)
 
 .PHONY: help
 help: ## Show this list
@@ -36,7 +35,7 @@ help: ## Show this list
 
 .PHONY: demo
 demo: toolchain ## Build, and show five hypotheses refuted by a broken shop and held by a repaired one
-	@$(CARGO) build $(DEMO_PARTS) --profile $(PROFILE)
+	@$(CARGO) build --package toprope-cli --bin toprope --locked --profile $(PROFILE)
 	$(BUILT)/toprope demo $(DEMO)
 
 .PHONY: test

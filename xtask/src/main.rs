@@ -36,7 +36,7 @@ enum Task {
     /// Check the rules of the house that no compiler knows
     Tidy,
     /// Make the static binary and the Debian package, in target/dist
-    Dist,
+    Dist(dist::Args),
     /// Measure what the issue of speed promises, and print it as a Markdown table
     Bench(bench::Args),
 }
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let done = match args.task {
         Task::Generate { check, toprope } => generate::generate(&workspace, check, toprope),
         Task::Tidy => tidy::tidy(&workspace),
-        Task::Dist => dist::dist(&workspace),
+        Task::Dist(args) => dist::dist(&workspace, &args),
         Task::Bench(args) => bench::bench(&workspace, &args),
     };
     match done {

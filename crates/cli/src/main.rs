@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    toprope_os::lookup::without_modules();
     // These processes take no arguments but their name: what they do comes over a socket.
     match std::env::args().nth(1).as_deref() {
         Some("injector") => return process::injector(),

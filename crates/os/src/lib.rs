@@ -14,6 +14,7 @@ pub mod cpu;
 pub mod disk;
 mod error;
 pub mod fdpass;
+pub mod lookup;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

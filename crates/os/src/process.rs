@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use info::pids;
-pub use info::{CgroupMembership, ProcessInfo, descendants, descendants_of, processes};
+pub use info::{CgroupMembership, ProcessInfo, descendants, descendants_of, open_files, processes};
 pub use pidfd::Pidfd;
 pub use rustix::process::Signal;
 pub(crate) use stat::Stat;

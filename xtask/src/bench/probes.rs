@@ -1,5 +1,6 @@
 //! What probing costs: 50 probes, ten times a second each.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use serde_json::{Value as Json, json};
 use toprope_model::event::{Event, Phase};
 
 use super::Row;
+use super::faults::look::exchange;
 use super::run::{Home, Sleeper, web_server};
 use crate::failure::Failure;
 use crate::workspace;
@@ -41,10 +43,29 @@ pub(super) fn measure(toprope: &Path) -> Result<Vec<Row>, Failure> {
     let peak = peak_memory(run.pid())?;
     let share = 100.0 * busy / seconds;
     let measured = format!(
-        "{share:.1} % of a core, {peak:.1} MB ({:.0} samples a second over {seconds:.0} s)",
-        taken as f64 / seconds
+        "{share:.1} % of a core, {peak:.1} MB ({:.0} of {} samples a second, over {seconds:.0} s); \
+         the same requests by bare sockets {:.1} % of a core",
+        taken as f64 / seconds,
+        PROBES * 10,
+        bare(server)?
     );
     Ok(vec![Row { what: format!("{PROBES} HTTP probes at 100 ms"), goal: "≤ 10 % of a core, ≤ 40 MB", measured }])
+}
+
+/// The share of a core that nothing but connecting, asking and reading takes, at the rate of the probes, in percent.
+fn bare(server: SocketAddr) -> Result<f64, Failure> {
+    const TIMES: usize = 2000;
+    // Documentation/scheduler/sched-stats.rst: the first field is this thread's time on a core, in nanoseconds.
+    let used = || {
+        let text = workspace::read("/proc/thread-self/schedstat".as_ref())?;
+        Ok::<f64, Failure>(text.split(' ').next().and_then(|t| t.parse().ok()).unwrap_or(f64::NAN) / 1e9)
+    };
+    let before = used()?;
+    let answered = (0..TIMES).filter(|_| exchange(server, 1).is_some()).count();
+    if answered < TIMES {
+        return Err(Failure::Found(format!("only {answered} of {TIMES} requests were answered")));
+    }
+    Ok(100.0 * (used()? - before) / TIMES as f64 * (PROBES * 10) as f64)
 }
 
 /// Reads events for a time; returns when it ended.

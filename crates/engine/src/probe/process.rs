@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use toprope_model::target::{Pick, Target};
 use toprope_model::units::short;
 use toprope_model::{Comparison, KindSpec, Node, Problems, Size, fields};
-use toprope_os::process::{ProcessId, ProcessInfo, State};
+use toprope_os::process::{ProcessId, ProcessInfo, State, open_files};
 
 use super::params::{self, Params};
 use super::{Answer, Context, Moment, Probe, ProbeError, ProbeKind};
@@ -136,6 +136,8 @@ struct Reading {
     info: ProcessInfo,
     /// In percent of one core; `None` before there are two readings to compare.
     cpu: Option<f64>,
+    /// Open descriptors, where somebody wants to know; `None` also where we may not see them.
+    fds: Option<u64>,
 }
 
 impl Seen {
@@ -162,7 +164,10 @@ impl Seen {
         self.cpu.retain(|id, _| running.iter().any(|info| info.id == *id));
         self.known.clone_from(&running);
         let now = Instant::now();
-        running.into_iter().map(|info| Reading { cpu: self.cpu_of(&info, now), info }).collect()
+        let fds = |info: &ProcessInfo| params.fds.as_ref().and_then(|_| open_files(&info.id));
+        let readings = running.into_iter().map(|info| Reading { cpu: self.cpu_of(&info, now), fds: fds(&info), info });
+        // One that ended meanwhile has none to count, which is not the same as hiding them.
+        readings.filter(|r| params.fds.is_none() || r.fds.is_some() || r.info.id.is_alive()).collect()
     }
 
     /// Those of the known ones that have not ended. They are read anew only where more is asked than that.
@@ -247,8 +252,8 @@ impl ProcessProbe {
         judge("cpu", &params.cpu, &|r| r.cpu, &|v| format!("{}%", short(v)));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was a whole number of bytes")]
         judge("rss", &params.rss, &|r| Some(r.info.rss as f64), &|v| Size(v as u64).to_string());
-        judge("the number of descriptors", &params.fds, &|r| r.info.fds.map(|n| n as f64), &short);
-        if let (Some(_), Some(hidden)) = (&params.fds, readings.iter().find(|r| r.info.fds.is_none())) {
+        judge("the number of descriptors", &params.fds, &|r| r.fds.map(|n| n as f64), &short);
+        if let (Some(_), Some(hidden)) = (&params.fds, readings.iter().find(|r| r.fds.is_none())) {
             let why =
                 format!("the descriptors of {} cannot be counted without root or its user", describe(&hidden.info));
             return Answer::broken(why);

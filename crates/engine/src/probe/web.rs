@@ -172,7 +172,11 @@ impl Web {
             .redirect(redirects(options.follow, !secrets.is_empty()))
             .tls_backend_preconfigured(tls);
         if !options.keepalive {
-            builder = builder.pool_max_idle_per_host(0);
+            // A connection lives for one sample, whose timeout ends it: what keeps a long one alive is five system calls
+            // for nothing, each time.
+            let none = None::<std::time::Duration>;
+            builder = builder.pool_max_idle_per_host(0).tcp_keepalive(none).tcp_keepalive_interval(none);
+            builder = builder.tcp_keepalive_retries(None::<u32>).tcp_user_timeout(none);
         }
         if let Some(name) = &server_name {
             let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();

@@ -41,8 +41,6 @@ pub struct ProcessInfo {
     pub rss: u64,
     /// Time spent on cores, in user and kernel mode, all threads together.
     pub cpu_time: Duration,
-    /// Number of open file descriptors. `None` where we may not see them.
-    pub fds: Option<u64>,
 }
 
 /// A control group that a process is in: a line of `/proc/PID/cgroup`, see cgroups(7).
@@ -80,7 +78,6 @@ impl ProcessInfo {
             threads: stat.threads,
             rss: stat.rss_pages * rustix::param::page_size() as u64,
             cpu_time: ticks(stat.cpu_ticks),
-            fds: std::fs::read_dir(format!("/proc/{pid}/fd")).ok().map(|entries| entries.count() as u64),
             name: stat.name,
         };
         // The files were read one by one: all are of one process only if it still is the same.
@@ -89,6 +86,12 @@ impl ProcessInfo {
             false => Err(Error::NoSuchProcess(pid)),
         }
     }
+}
+
+/// How many file descriptors a process has open; `None` where we may not see them. It is no part of [`ProcessInfo`]
+/// because counting them takes longer than all of that, and few want to know.
+pub fn open_files(id: &ProcessId) -> Option<u64> {
+    std::fs::read_dir(format!("/proc/{}/fd", id.pid())).ok().map(|entries| entries.count() as u64)
 }
 
 /// Every process of this pid namespace, in the order of their numbers. One that ends while we look is left out.
@@ -191,7 +194,7 @@ mod tests {
         assert!(info.exe.expect("ours").ends_with("sleep"));
         // The kernel's fast count of a small process may still be on its cores; that of this one is not.
         assert!(ProcessInfo::of(std::process::id()).expect("we run").rss > 0);
-        assert!(info.fds.is_some_and(|n| n >= 3) && !info.kernel_thread);
+        assert!(open_files(&info.id).is_some_and(|n| n >= 3) && !info.kernel_thread);
         assert!(!info.cgroups.is_empty());
         assert!(processes().expect("/proc is mounted").iter().any(|p| p.id == child.id()));
     }
