@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::mount::MsFlags;
 use toprope_model::event::Event;
-use toprope_os::process::{ProcessInfo, State};
+use toprope_os::process::{ProcessInfo, Signal, State};
 use toprope_tests::programs::installed;
 use toprope_tests::{Toprope, eventually, is_root, network};
 
@@ -225,14 +225,16 @@ fn a_disk_that_is_full_before_keeps_everything_from_being_injected() {
 #[test]
 fn a_second_run_on_the_same_target_is_refused_and_one_on_another_is_not() {
     let (toprope, one, two) = (Toprope::new(), Sleeper::start(), Sleeper::start());
-    let mut first = toprope.start(&["run", &pause(&toprope, "first", one.pid(), "3s")]);
+    let mut first = toprope.start(&["run", &pause(&toprope, "first", one.pid(), "60s")]);
     first.until_in_force();
     let same = toprope.run(&["run", &pause(&toprope, "second", one.pid(), "1s")]).expect(2);
     assert!(same.stderr.contains("stopped already") || same.stderr.contains("already taken"), "{same}");
     assert!(same.stderr.contains("help:") || same.stderr.contains("toprope undo"), "{same}");
     toprope.run(&["run", &pause(&toprope, "third", two.pid(), "500ms")]).expect(0);
     assert!(one.is_held(), "the first run's fault was touched");
-    first.wait().expect(0);
+    // Ended when it has been seen, however long the others took.
+    first.signal(Signal::INT);
+    first.wait().expect(5);
     assert!(!one.is_held() && !two.is_held());
     toprope.assert_clean();
 }

@@ -104,10 +104,9 @@ fn halt_stops_what_runs_and_forbids_more_until_it_is_lifted() {
         assert_eq!(toprope.runs().len(), 1, "a run that may not begin leaves nothing");
         toprope.run(&["halt", "--lift"]).expect(0);
         assert!(toprope.run(&["halt", "--list"]).expect(0).stdout.contains("nothing is halted"));
-        let short = toprope.experiment(
-            "after",
-            "probes: [command: {run: ['true'], interval: 50ms}]\nmethod: [cpu-stress: {load: 2%, cores: 1, for: 500ms}]",
-        );
+        let pause = format!("process-pause: {{target: {{process: {}}}, for: 1s}}", service.name);
+        let spec = format!("probes: [command: {{run: ['true'], interval: 100ms}}]\nmethod: [{pause}]");
+        let short = toprope.experiment("after", &spec);
         toprope.run(&["run", short.to_str().expect("a path of this test")]).expect(0);
         toprope.assert_clean();
     });

@@ -285,6 +285,8 @@ async fn in_force(
     let started = deadline.saturating_sub(planned.params.duration);
     let mut changes = changes.iter().peekable();
     let mut next_look = boottime() + OBSERVE_EVERY;
+    // What counts when there is no time for a last look.
+    let mut latest = Effect::default();
     let Ok(mut terminated) = signal(SignalKind::terminate()) else {
         return observe(injections).await;
     };
@@ -298,8 +300,16 @@ async fn in_force(
             continue;
         }
         if now >= next_look {
-            let effect = observe(injections).await;
-            run.send(FromInjector::Effect { effect, last: false }).await;
+            // A stop is heard while a slow measurement is under way.
+            latest = tokio::select! {
+                effect = observe(injections) => effect,
+                request = requests.recv() => match request {
+                    None | Some(ToInjector::Release { urgent: true, .. }) => return latest,
+                    Some(ToInjector::Release { urgent: false, .. }) => return observe(injections).await,
+                    Some(_) => continue,
+                },
+            };
+            run.send(FromInjector::Effect { effect: latest.clone(), last: false }).await;
             next_look = boottime() + OBSERVE_EVERY;
             continue;
         }
@@ -328,8 +338,7 @@ async fn in_force(
             Woken::Alone => return Effect::default(), // Nobody wants to know any more, and the undo is urgent.
             // A run that is stopped has no use for a measurement that comes late.
             Woken::Released { urgent: true } => {
-                let last = tokio::time::timeout(URGENT, observe(injections)).await;
-                return last.unwrap_or_default();
+                return tokio::time::timeout(URGENT, observe(injections)).await.unwrap_or(latest);
             }
             Woken::Released { urgent: false } => return observe(injections).await,
             Woken::Ended(why) => {
