@@ -98,7 +98,8 @@ impl Spec {
     }
 
     /// From one sample of a probe to the next: as given; or one second, or less where the tolerances need more
-    /// samples than that yields while the method runs (with a quarter to spare, and not below 10 ms).
+    /// samples than that yields while the method runs (with a quarter to spare, and not below 10 ms). A method without
+    /// a duration, such as one that kills a process, is watched every 200 ms.
     #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
     pub fn interval(&self, probe: &ProbeItem) -> Duration {
         if let Some(interval) = probe.common.interval {
