@@ -5,6 +5,7 @@ mod probes;
 mod report;
 mod run;
 mod startup;
+mod stats;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +39,8 @@ enum Bench {
     Probes,
     /// The report of a run of a million events
     Report,
+    /// What one more sample costs in statistics
+    Stats,
 }
 
 /// One line of the table.
@@ -63,6 +66,7 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<(), Failure> {
             Bench::Injection => injection::measure(&toprope, args.rounds.max(1))?,
             Bench::Probes => probes::measure(&toprope)?,
             Bench::Report => report::measure(&toprope)?,
+            Bench::Stats => stats::measure()?,
         });
     }
     println!("| what | goal | measured |\n| --- | --- | --- |");
