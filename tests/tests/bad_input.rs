@@ -143,7 +143,7 @@ fn every_field_is_checked_at_its_place() {
         (spec(probe, "cpu-stress: {load: 50, for: 1s}"), "9:24", ""),
         (spec(probe, "cpu-stress: {load: .nan, for: 1s}"), "9:24", ""),
         (spec(probe, "memory-stress: {amount: 1 banana, for: 1s}"), "9:29", ""),
-        (spec(probe, "disk-fill: {path: /tmp, percent: 95%, for: 0s}"), "9:5", ""),
+        (spec(probe, "disk-fill: {path: /tmp, percent: 95%, for: 0s}"), "9:48", ""),
         (spec(probe, "repeat: {times: 0, steps: [wait: {for: 1s}]}"), "9:5", "never reached"),
         (format!("{HEAD}spec: {{hypothesis: x, probes: [], method: []}}\n"), "4:", "nothing is watched"),
         (spec(probe, fault).replace("v1alpha1", "v7"), "1:13", "toprope.dev/v1alpha1"),

@@ -128,7 +128,8 @@ fn and_as_nobody() {
     std::fs::create_dir(site.toprope.home()).unwrap();
     chown(site.toprope.home(), Some(65534), Some(65534)).unwrap();
     site.suite_under_faults(NOBODY);
-    site.toprope.spawn(site.toprope.wrapped(NOBODY, &["residue"])).wait().expect(0);
+    let residue = site.toprope.wrapped(NOBODY, &["residue", "--own", "--json"]);
+    site.toprope.assert_nothing_own(&site.toprope.spawn(residue).wait());
 }
 
 #[test]

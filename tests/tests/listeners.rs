@@ -34,7 +34,7 @@ fn without_root<'t>(toprope: &'t Toprope, args: &[&str]) -> Running<'t> {
 
 fn assert_clean(toprope: &Toprope) {
     eventually("no process of this Toprope is left", || toprope.all_processes().is_empty());
-    without_root(toprope, &["residue"]).wait().expect(0);
+    toprope.assert_nothing_own(&without_root(toprope, &["residue", "--own", "--json"]).wait());
 }
 
 /// A real client of redis that stays connected.

@@ -5,6 +5,7 @@ mod probes;
 mod report;
 mod run;
 mod startup;
+mod stats;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,6 +42,8 @@ enum Which {
     Report,
     /// How fast every fault is in effect and gone, and how exact it is: a table of its own, for docs/measured.md
     Faults,
+    /// What one more sample costs in statistics
+    Stats,
 }
 
 /// One line of the table.
@@ -83,6 +86,7 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<(), Failure> {
             Which::Injection => rows.extend(faults::promises(&bench)?),
             Which::Probes => rows.extend(probes::measure(&toprope)?),
             Which::Report => rows.extend(report::measure(&toprope)?),
+            Which::Stats => rows.extend(stats::measure()?),
             Which::Faults => tables.push(faults::table(&bench)?),
         }
     }

@@ -14,7 +14,7 @@
 //! What is assumed: one sample's being bad does not make the next one's more or less likely than the bound says. What
 //! is *not* assumed is that the share stays the same.
 
-use crate::gamma::{ln_beta, ln_inc_beta};
+use crate::bernoulli::{BetaMixture, count};
 
 /// What was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,28 +37,36 @@ pub enum Shown {
 }
 
 impl Count {
-    /// `ln` of the evidence that the true share is below `bound`; `bound` is within 0 and 1, both excluded.
+    /// `ln` of the evidence that the true share is below `bound`; `bound` is within 0 and 1, both excluded (NaN
+    /// otherwise).
     pub fn ln_evidence_below(self, bound: f64) -> f64 {
+        if !(bound > 0.0 && bound < 1.0) {
+            return f64::NAN;
+        }
         let (bad, good) = self.parts();
-        // The average over the shares below is an integral of the likelihood over the width of the interval.
-        let average = ln_beta(1.0 + bad, 1.0 + good) + ln_inc_beta(bound, 1.0 + bad, 1.0 + good) - bound.ln();
-        average - bad * bound.ln() - good * (-bound).ln_1p()
+        BetaMixture::UNIFORM.ln_below(bad, good, bound)
     }
 
-    /// `ln` of the evidence that the true share is above `bound`; `bound` is within 0 and 1, both excluded.
+    /// `ln` of the evidence that the true share is above `bound`; `bound` is within 0 and 1, both excluded (NaN
+    /// otherwise).
     pub fn ln_evidence_above(self, bound: f64) -> f64 {
         self.mirrored().ln_evidence_below(1.0 - bound)
     }
 
     /// Whether the true share is shown to be on one side of `bound`; either is wrong with a probability of at most
-    /// `alpha`. No number of samples shows that a share is below 0 or above 1.
+    /// `alpha`. No number of samples shows that a share is below 0 or above 1, and none anything with an `alpha` that is
+    /// not strictly between 0 and 1.
     pub fn decide(self, bound: f64, alpha: f64) -> Shown {
-        let enough = -alpha.ln();
-        if bound < 1.0 && bound > 0.0 && self.ln_evidence_below(bound) >= enough {
+        let enough = enough(alpha);
+        if bound <= 0.0 {
+            return if self.bad > 0 && enough.is_finite() { Shown::Above } else { Shown::Undecided };
+        }
+        // Written so that NaN decides nothing.
+        let within = bound < 1.0;
+        let (bad, good) = self.parts();
+        if within && BetaMixture::UNIFORM.shows_ln_below(bad, good, bound, enough) {
             Shown::Below
-        } else if (bound <= 0.0 && self.bad > 0)
-            || (bound > 0.0 && bound < 1.0 && self.ln_evidence_above(bound) >= enough)
-        {
+        } else if within && BetaMixture::UNIFORM.shows_ln_below(good, bad, 1.0 - bound, enough) {
             Shown::Above
         } else {
             Shown::Undecided
@@ -69,11 +77,12 @@ impl Count {
     /// of level `1 - alpha`. 1 without samples.
     pub fn upper_bound(self, alpha: f64) -> f64 {
         let (bad, good) = self.parts();
+        let enough = enough(alpha);
         let (mut low, mut high) = ((bad + 1.0) / (bad + good + 1.0), 1.0);
         // From `low` on the evidence rises with the bound, so that the set of bounds that are shown is an interval.
         for _ in 0..60 {
             let middle = f64::midpoint(low, high);
-            if middle >= 1.0 || self.ln_evidence_below(middle) >= -alpha.ln() {
+            if middle >= 1.0 || self.ln_evidence_below(middle) >= enough {
                 high = middle;
             } else {
                 low = middle;
@@ -94,7 +103,7 @@ impl Count {
         const LIMIT: u64 = 1_000_000_000;
         let (bad, good) = self.parts();
         let share = if self.all == 0 { 0.0 } else { bad / (bad + good) };
-        if bound <= 0.0 || bound >= 1.0 || share >= bound {
+        if !(bound > 0.0 && bound < 1.0 && share < bound && enough(alpha).is_finite()) {
             return None;
         }
         let shown = |all: u64| {
@@ -102,7 +111,7 @@ impl Count {
             let bad = share * all as f64;
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of the limit above")]
             let bad = bad.round() as u64;
-            Count { bad: bad.max(self.bad), all }.ln_evidence_below(bound) >= -alpha.ln()
+            Count { bad: bad.max(self.bad), all }.ln_evidence_below(bound) >= enough(alpha)
         };
         let mut low = self.all;
         let mut high = self.all.max(1);
@@ -120,14 +129,18 @@ impl Count {
         Some(high)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 samples one more does not count")]
-    fn parts(self) -> (f64, f64) {
-        (self.bad as f64, self.all.saturating_sub(self.bad) as f64)
+    const fn parts(self) -> (f64, f64) {
+        (count(self.bad), count(self.all.saturating_sub(self.bad)))
     }
 
     fn mirrored(self) -> Self {
         Self { bad: self.all.saturating_sub(self.bad), all: self.all }
     }
+}
+
+/// `ln` of the evidence that suffices: of one that is no probability, none does.
+fn enough(alpha: f64) -> f64 {
+    if alpha > 0.0 && alpha < 1.0 { -alpha.ln() } else { f64::INFINITY }
 }
 
 #[cfg(test)]

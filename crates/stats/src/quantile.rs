@@ -27,7 +27,7 @@ pub(crate) fn rank(n: u64, q: f64) -> u64 {
     let exact = q.clamp(0.0, 1.0) * n as f64;
     // 0.99 * 100 is 99.00000000000001 for no reason that a user could see.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0 and n")]
-    let rank = (exact - 1e-9 * exact.max(1.0)).ceil() as u64;
+    let rank = (exact * (1.0 - 8.0 * f64::EPSILON)).ceil() as u64;
     rank.clamp(1, n)
 }
 
@@ -47,9 +47,14 @@ mod tests {
 
     #[test]
     fn ranks_do_not_suffer_from_binary_fractions() {
-        for (n, q, wanted) in
-            [(100, 0.99, 99), (1000, 0.999, 999), (10, 0.9, 9), (20, 0.95, 19), (1_000_000, 0.999, 999_000)]
-        {
+        for (n, q, wanted) in [
+            (100, 0.99, 99),
+            (1000, 0.999, 999),
+            (10, 0.9, 9),
+            (20, 0.95, 19),
+            (1_000_000, 0.999, 999_000),
+            (1_000_000_000_001, 1.0, 1_000_000_000_001),
+        ] {
             assert_eq!(rank(n, q), wanted, "{q} of {n}");
         }
     }

@@ -30,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     // Tells what the binary did by reading its logs and the kernel; the faults it meets from outside only.
     ("toprope-tests", &["toprope-model", "toprope-os", "toprope-engine"]),
-    ("xtask", &["toprope-model", "toprope-os", "toprope-engine", "toprope-faults"]),
+    ("xtask", &["toprope-model", "toprope-stats", "toprope-os", "toprope-engine", "toprope-faults"]),
 ];
 
 /// Every package of the workspace with those of the workspace that it builds with.
