@@ -8,6 +8,7 @@ mod binary;
 pub mod client;
 pub mod hostile;
 pub mod network;
+pub mod pages;
 pub mod programs;
 pub mod servers;
 mod toprope;

@@ -9,7 +9,7 @@ use nix::mount::MsFlags;
 use toprope_model::event::Event;
 use toprope_os::process::{ProcessInfo, Signal, State};
 use toprope_tests::programs::installed;
-use toprope_tests::{Toprope, eventually, is_root, network};
+use toprope_tests::{Toprope, eventually, is_root, network, skip};
 
 /// A process that does nothing, and ends with the test.
 struct Sleeper(Child);
@@ -158,7 +158,7 @@ fn without_the_right_to_do_it_a_fault_is_refused_with_what_would_work() {
     // What needs no rights works.
     let manifest = toprope.experiment(
         "unprivileged",
-        "probes: [command: {run: ['true'], interval: 50ms}]\nmethod: [cpu-stress: {load: 5%, for: 500ms}]",
+        "probes: [command: {run: ['true'], interval: 50ms}]\nmethod: [memory-stress: {amount: 1MiB, for: 500ms}]",
     );
     let run = toprope.wrapped(&nobody, &["run", manifest.to_str().expect("a path of this test")]);
     toprope.spawn(run).wait().expect(0);
@@ -166,6 +166,50 @@ fn without_the_right_to_do_it_a_fault_is_refused_with_what_would_work() {
     toprope.assert_nothing_own(&residue);
     // Root does not take over what somebody else wrote for it.
     assert!(toprope.run(&["residue"]).expect(2).stderr.contains("belongs to user 65534"));
+}
+
+#[test]
+fn a_command_in_a_network_of_its_own_sees_the_user_that_it_is_and_a_process_list_names_the_fault() {
+    if !is_root() {
+        return;
+    }
+    let toprope = Toprope::new();
+    std::fs::create_dir(toprope.home()).unwrap();
+    chown(toprope.home(), Some(65534), Some(65534)).unwrap();
+    let nobody = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--"];
+    let sees = "id -u; id -g; grep CapEff /proc/self/status; ps -eo comm=,args=; exec 3<>/dev/tcp/127.0.0.1/9; true";
+    let args = ["exec", "--fault", "network-partition to=127.0.0.1:9 action=drop", "--timeout", "3s", "--"];
+    let args = [&args[..], &["timeout", "1", "bash", "-c", sees]].concat();
+    let done = toprope.spawn(toprope.wrapped(&nobody, &args)).wait();
+    if done.stderr.contains("that cannot be had") {
+        return skip(&done.stderr);
+    }
+    let seen = format!("{}{}", done.stdout, done.stderr);
+    assert!(seen.contains("65534\n65534\n"), "{done}");
+    assert!(seen.contains("CapEff:\t0000000000000000"), "{done}");
+    for line in
+        ["toprope         toprope injector network-partition", "toprope         toprope guard network-partition"]
+    {
+        assert!(seen.contains(line), "no {line:?}: {done}");
+    }
+    toprope.spawn(toprope.wrapped(&nobody, &["residue"])).wait().expect(0);
+}
+
+#[test]
+fn two_faults_that_take_the_same_are_refused_at_plan_when_they_are_in_parallel() {
+    let toprope = Toprope::new();
+    let at = |group: &str| {
+        let faults =
+            "[{cpu-stress: {load: 5%, cores: 1, for: 1s}}, {cpu-stress: {name: two, load: 5%, cores: 1, for: 1s}}]";
+        toprope.experiment(group, &format!("probes: [command: {{run: ['true']}}]\nmethod: [{group}: {faults}]"))
+    };
+    let path = |group: &str| at(group).to_str().expect("a path of this test").to_owned();
+    let refused = toprope.run(&["plan", &path("parallel")]).expect(2);
+    let told = refused.stderr.replace("\n  │", "").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("`two` and `cpu-stress` cannot be in force at the same time: both take core 0"), "{refused}");
+    assert!(told.contains("instead of under `parallel`"), "{refused}");
+    assert!(toprope.run(&["run", &path("parallel")]).expect(2).stderr.contains("at the same time"));
+    toprope.run(&["plan", &path("serial")]).expect(0);
 }
 
 #[test]

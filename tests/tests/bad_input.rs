@@ -40,9 +40,10 @@ fn what_is_no_yaml_is_refused_at_its_place() {
     for (text, place, what) in [
         ("", "1:1", "there is nothing in it"),
         ("\n\n", "", "there is nothing in it"),
-        ("a: [1, 2\n", "", "not YAML"),
-        ("a: 'b\n", "", "not YAML"),
-        ("a: b: c\n", "1:5", "not YAML"),
+        ("a: [1, 2\n", "1:4", "this `[` is not closed"),
+        ("a: 'b\n", "1:4", "this quote is not closed"),
+        ("a: b: c\n", "1:4", "must be quoted"),
+        ("p99: > 300ms\n", "1:6", "write \"> 300ms\""),
         ("a: 1\na: 2\n", "2:1", "the key `a` is there twice"),
         ("a: !!python/object:os.system [x]\n", "1:", "tag"),
         ("? [a]\n: 1\n", "1:3", "a key must be plain text"),
@@ -92,8 +93,8 @@ fn what_is_hostile_costs_no_more_than_its_size() {
     for (before, name) in "abcdefgh".chars().zip("bcdefghi".chars()) {
         laughs.push_str(&format!("{name}: &{name} [*{before},*{before},*{before},*{before}]\n"));
     }
-    refused_at(&toprope, laughs, "2:8", "aliases are not read");
-    refused_at(&toprope, "a: &a\n  b: *a\n", "2:6", "aliases are not read");
+    refused_at(&toprope, laughs, "1:4", "begins with `&` must be quoted");
+    refused_at(&toprope, "a: &a\n  b: *a\n", "1:4", "begins with `&`");
 
     // Many things wrong, and long ones.
     let keys: String = (0..40_000).map(|n| format!("k{n}: 1\n")).collect();
@@ -121,6 +122,7 @@ fn every_field_is_checked_at_its_place() {
     toprope.run(&["validate", "good.yaml"]).expect(0);
     for (text, place, what) in [
         (spec("htpp: {}", fault), "7:5", "did you mean `http`?"),
+        (spec(probe, fault).replace("- process", "-process"), "9:3", "a space follows the dash: - process-pause"),
         (spec("http: {get: 5}", fault), "7:17", ""),
         (spec("http: {get: 'http://127.0.0.1/', stats: 200}", fault), "7:38", "did you mean `status`?"),
         (spec("http: {get: 'http://127.0.0.1/', status: OK}", fault), "7:46", ""),

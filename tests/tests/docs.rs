@@ -16,9 +16,10 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use toprope_tests::pages::{Block, blocks, read, root};
 use toprope_tests::programs::{find, installed};
 use toprope_tests::{Toprope, is_root, skip, within};
 
@@ -98,50 +99,11 @@ fn the_readme_shows_the_first_example_as_it_is() {
     assert!(blocks(&read("README.md")).iter().any(|block| block.language == "yaml" && block.text == first));
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
-}
-
-fn read(page: &str) -> String {
-    std::fs::read_to_string(root().join(page)).unwrap_or_else(|e| panic!("{page}: {e}"))
-}
-
 /// The anchor of a heading, as GitHub makes it.
 fn anchor_of(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-}
-
-/// A fenced block of a page.
-#[derive(Debug)]
-struct Block {
-    line: usize,
-    language: String,
-    /// What stands behind the language: a file's name.
-    name: Option<String>,
-    /// Why it is not run.
-    left_out: Option<String>,
-    text: String,
-}
-
-fn blocks(text: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut left_out = None;
-    let mut lines = text.lines().enumerate();
-    while let Some((number, line)) = lines.next() {
-        if let Some(why) = line.strip_prefix("<!-- not run:") {
-            left_out = Some(why.trim_end_matches("-->").trim().to_owned());
-        } else if let Some(info) = line.strip_prefix("```") {
-            let body: Vec<&str> = lines.by_ref().map(|l| l.1).take_while(|l| *l != "```").collect();
-            let (language, name) = info.split_once(' ').map_or((info, None), |(l, n)| (l, Some(n.trim().to_owned())));
-            let (language, text) = (language.to_owned(), body.join("\n") + "\n");
-            blocks.push(Block { line: number + 1, language, name, left_out: left_out.take(), text });
-        } else if !line.is_empty() {
-            left_out = None;
-        }
-    }
-    blocks
 }
 
 /// Does what a page tells its reader to do.
@@ -198,9 +160,8 @@ fn never_as_root(toprope: &Toprope) {
 
 /// Validates a manifest, or a part of one within a whole one.
 fn validate(toprope: &Toprope, at: &str, block: &Block) {
-    let is_whole = ["kind: Experiment", "kind: Topology"].iter().any(|kind| block.text.contains(kind));
     match &block.name {
-        Some(file) if is_whole => {
+        Some(file) if block.is_whole() => {
             // Where it lies, with the files that it names.
             let done = toprope.run(&["validate", file]);
             assert_eq!(done.code, Some(0), "{at}: {done}");
@@ -209,13 +170,7 @@ fn validate(toprope: &Toprope, at: &str, block: &Block) {
         Some(file) if file != "fragment" => return, // A part that others include.
         _ => {}
     }
-    let wholes = if is_whole {
-        vec![block.text.clone()]
-    } else if block.text.starts_with("- ") {
-        vec![whole(&format!("probes:\n{}", block.text)), whole(&format!("method:\n{}", block.text))]
-    } else {
-        vec![whole(&block.text)]
-    };
+    let wholes = block.wholes();
     let tried: Vec<_> = wholes
         .iter()
         .map(|text| {
@@ -225,22 +180,6 @@ fn validate(toprope: &Toprope, at: &str, block: &Block) {
         .collect();
     let told: Vec<String> = tried.iter().map(ToString::to_string).collect();
     assert!(tried.iter().any(|done| done.code == Some(0)), "{at}: {}", told.join("\n"));
-}
-
-/// A manifest around a part of a `spec`.
-fn whole(part: &str) -> String {
-    let has = |key: &str| part.lines().any(|line| line.starts_with(key));
-    let mut text =
-        "apiVersion: toprope.dev/v1alpha1\nkind: Experiment\nmetadata: {name: part}\nspec:\n  hypothesis: it stands\n"
-            .to_owned();
-    if !has("probes:") {
-        text.push_str("  probes: [{http: {name: checkout, get: \"http://127.0.0.1:8080/\"}}]\n");
-    }
-    if !has("method:") {
-        text.push_str("  method: [{process-pause: {target: {process: nginx}, for: 2s}}]\n");
-    }
-    part.lines().for_each(|line| text.push_str(&format!("  {line}\n")));
-    text
 }
 
 /// A command, and what a page shows under it.

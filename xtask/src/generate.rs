@@ -45,8 +45,8 @@ fn pages(toprope: &Path) -> Result<Vec<Page>, Failure> {
         ("docs/reference/faults.md", kinds::faults(&tables)),
         ("docs/reference/probes.md", kinds::probes(&tables)),
         ("docs/reference/cli.md", command_line::page(toprope)?),
-        ("schema/experiment.json", json(schema::experiment(&tables))),
-        ("schema/topology.json", json(schema::topology(&tables))),
+        ("schema/experiment.json", json(schema::file::experiment(&tables))),
+        ("schema/topology.json", json(schema::file::topology(&tables))),
     ])
 }
 

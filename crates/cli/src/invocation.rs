@@ -140,13 +140,23 @@ pub fn user() -> String {
 ///
 /// Call it before anything is read or written for the user. What it did at first holds for the whole process.
 pub fn launch() -> Result<(Launch, Journal), Failure> {
-    static DONE: OnceLock<(Launch, Journal)> = OnceLock::new();
-    if let Some(done) = DONE.get() {
+    if let Some(done) = LAUNCH.get() {
         return Ok(done.clone());
     }
     let launch = give_up_sudo()?;
-    Ok(DONE.get_or_init(|| launch).clone())
+    Ok(LAUNCH.get_or_init(|| launch).clone())
 }
+
+/// Starts a launcher with the rights that this process has now, and which it then gives up by itself.
+pub fn keep_launcher() -> Result<(), Failure> {
+    let launch = Launch::launcher(&process::executable())?;
+    let journal = authority()?.journal();
+    // Nobody has asked for another before this process entered a network of its own.
+    LAUNCH.get_or_init(|| (launch, journal));
+    Ok(())
+}
+
+static LAUNCH: OnceLock<(Launch, Journal)> = OnceLock::new();
 
 /// The user who called this by sudo, for as long as it still has root's rights.
 fn called_by_sudo() -> Option<u32> {

@@ -38,6 +38,8 @@ pub fn reach() -> ExitCode {
 }
 
 fn serve(service: impl FnOnce(UnixStream) -> std::io::Result<()>) -> ExitCode {
+    // Started by way of /proc/self/exe, and by that name of no use in a process list.
+    let _ = rustix::thread::set_name(c"toprope");
     // A session of its own: neither Ctrl-C nor the death of the run's process group reaches it.
     let _ = rustix::process::setsid();
     let stream = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from).and_then(|stream| {

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use toprope_os::fdpass;
@@ -27,6 +28,7 @@ impl Outside {
         let (ours, theirs) = UnixStream::pair()?;
         // It ends when our end of the socket closes, and is init's to reap.
         let _child = Command::new(process::executable())
+            .arg0("toprope")
             .arg("reach")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

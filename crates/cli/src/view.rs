@@ -21,7 +21,7 @@ mod story;
 mod testrun;
 mod timeline;
 mod verdict;
-mod words;
+pub(crate) mod words;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};

@@ -28,3 +28,6 @@ pub mod state;
 pub mod target;
 pub mod undo;
 pub mod verdict;
+
+/// What a process list shows for the processes that a run starts from this program's file, whatever that is called.
+pub(crate) const PROGRAM: &str = "toprope";

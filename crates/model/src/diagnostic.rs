@@ -37,6 +37,10 @@ impl Problems {
     ) -> &mut Diagnostic {
         let valid: Vec<&str> = valid.into_iter().collect();
         let help = match nearest(name, valid.iter().copied()) {
+            // `-http:` is a key of a map, `- http:` begins an item of a list.
+            _ if name.len() > 1 && name.starts_with('-') => {
+                format!("in a list a space follows the dash: - {}", name.trim_start_matches('-'))
+            }
             Some(near) => format!("did you mean `{near}`?"),
             None if valid.is_empty() => format!("no {what} is known here"),
             None => format!("known: {}", valid.join(", ")),

@@ -3,6 +3,8 @@
 //! Built on the parser's events rather than on serde, so that every key and value has its exact place, and so that
 //! limits hold while reading: hostile text costs no more than its own size.
 
+mod mistake;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, Span as YamlSpan};
 
 use crate::diagnostic::{Diagnostic, Problems};
@@ -34,7 +36,7 @@ pub fn parse(sources: &mut Sources, name: &str, text: &str) -> Result<Node, Prob
     }
     let source = sources.add(name, text);
     let offsets = Offsets::new(text, source);
-    let mut reader = Reader { parser: Parser::new_from_str(text), offsets, source, text_len: text.len() };
+    let mut reader = Reader { parser: Parser::new_from_str(text), offsets, source, text };
     reader.document()
 }
 
@@ -59,7 +61,7 @@ struct Reader<'t> {
     parser: Parser<'t, saphyr_parser::StrInput<'t>>,
     offsets: Offsets,
     source: u16,
-    text_len: usize,
+    text: &'t str,
 }
 
 fn one(span: Span, message: impl Into<String>, label: impl Into<String>, help: Option<&str>) -> Problems {
@@ -69,8 +71,8 @@ fn one(span: Span, message: impl Into<String>, label: impl Into<String>, help: O
 
 impl<'t> Reader<'t> {
     fn span(&self, span: &YamlSpan) -> Span {
-        let start = self.offsets.byte(span.start.index(), self.text_len);
-        let end = self.offsets.byte(span.end.index(), self.text_len);
+        let start = self.offsets.byte(span.start.index(), self.text.len());
+        let end = self.offsets.byte(span.end.index(), self.text.len());
         Span { source: self.source, start, end: end.max(start) }
     }
 
@@ -81,12 +83,16 @@ impl<'t> Reader<'t> {
                 Ok((event, span))
             }
             Some(Err(error)) => {
-                let at = self.offsets.byte(error.marker().index(), self.text_len);
-                let span = Span { source: self.source, start: at, end: at };
-                Err(one(span, format!("this is not YAML: {}", error.info()), "here", None))
+                let at = self.offsets.byte(error.marker().index(), self.text.len());
+                Err(self.mistaken(mistake::explain(self.text, at, error.info())))
             }
-            None => Ok((Event::StreamEnd, Span { source: self.source, start: self.text_len, end: self.text_len })),
+            None => Ok((Event::StreamEnd, Span { source: self.source, start: self.text.len(), end: self.text.len() })),
         }
+    }
+
+    fn mistaken(&self, mistake: mistake::Mistake) -> Problems {
+        let span = Span { source: self.source, start: mistake.start, end: mistake.end };
+        one(span, mistake.message, mistake.label, mistake.help.as_deref())
     }
 
     fn document(&mut self) -> Result<Node, Problems> {
@@ -122,12 +128,11 @@ impl<'t> Reader<'t> {
         if depth > MAX_DEPTH {
             return Err(one(span, format!("nested more than {MAX_DEPTH} deep"), "too deep", None));
         }
-        if let Event::Scalar(_, _, _, Some(tag))
-        | Event::SequenceStart(_, Some(tag))
-        | Event::MappingStart(_, Some(tag)) = &event
+        if let Event::Scalar(_, _, anchor, tag) | Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) =
+            &event
+            && (*anchor != 0 || tag.is_some())
         {
-            let message = format!("the tag `{}{}` is not read", tag.handle, tag.suffix);
-            return Err(one(span, message, "remove the tag", None));
+            return Err(self.adorned(span, tag.as_deref()));
         }
         match event {
             Event::Scalar(text, style, ..) => {
@@ -151,6 +156,23 @@ impl<'t> Reader<'t> {
             }
             Event::MappingStart(..) => self.map(span, depth),
             other => Err(one(span, format!("unexpected {other:?}"), "here", None)),
+        }
+    }
+
+    /// A value with an anchor or a tag before it: meant as a part of its text, or not read.
+    fn adorned(&self, span: Span, tag: Option<&saphyr_parser::Tag>) -> Problems {
+        let before = self.text[..span.start].trim_end();
+        let start = before.rfind(|c: char| c.is_whitespace() || "{[,".contains(c)).map_or(0, |i| i + 1);
+        let is_mark = |at: usize| self.text[at..].starts_with(['&', '!']);
+        let at = if is_mark(span.start) { span.start } else { start };
+        match (mistake::unquoted(self.text, at), tag) {
+            // `!!str` and `!!python/object` are no values of anything.
+            (_, Some(tag)) if self.text[at..].starts_with("!!") => {
+                let message = format!("the tag `{}{}` is not read", tag.handle, tag.suffix);
+                one(span, message, "remove the tag", None)
+            }
+            (Some(mistake), _) => self.mistaken(mistake),
+            (None, _) => one(span, "anchors and tags are not read", "remove what stands before the value", None),
         }
     }
 
@@ -235,7 +257,7 @@ mod tests {
     #[test]
     fn hostile_text_is_refused_at_its_place() {
         assert!(read("a: 1\na: 2").unwrap_err().starts_with("2:1 the key `a` is there twice"));
-        assert!(read("a: &x [1]\nb: *x").unwrap_err().contains("aliases"));
+        assert!(read("a: &x [1]\nb: *x").unwrap_err().contains("begins with `&`"));
         let deep = read(&"[".repeat(100_000)).unwrap_err();
         assert!(deep.contains("deep") || deep.contains("recursion"), "{deep}");
         assert!(read(&"{a: ".repeat(10_000)).is_err());
@@ -245,7 +267,7 @@ mod tests {
         }
         assert!(read("").unwrap_err().contains("nothing"));
         assert!(read("a: 1\n---\nb: 2").unwrap_err().contains("second document"));
-        assert!(read("a: [1, 2").unwrap_err().contains("not YAML"));
+        assert!(read("a: [1, 2").unwrap_err().contains("not closed"));
         assert!(read("? [a]\n: 1").unwrap_err().contains("key must be plain"));
     }
 

@@ -1,4 +1,6 @@
-//! JSON Schema (draft 2020-12) of the manifests, from the tables: for editors, and as the ground of the CRD.
+//! JSON Schema (draft 2020-12) of the manifests, from the tables: as the ground of the CRD and, of a [`file`], for editors.
+
+pub mod file;
 
 use serde_json::{Map, Value as Json, json};
 

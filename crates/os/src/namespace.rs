@@ -155,11 +155,29 @@ pub fn enter_new_user_and_net(map: UserMap) -> Result<()> {
     nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
         .cannot_without("user namespaces to be allowed", || "make a user namespace and a network")?;
     let (uids, gids) = map.texts(uid, gid);
+    write_maps(&uids, &gids)?;
+    loopback_up()
+}
+
+/// Moves this process, which must have one thread, into a user namespace in which it has these numbers. It keeps no rights
+/// over what belongs to the namespace that it was in: with [`enter_new_user_and_net`] before, a process that is root in its
+/// network becomes the user again that it was.
+///
+/// # Errors
+/// Where the host's limits on user namespaces forbid another one.
+pub fn enter_new_user_as(uid: u32, gid: u32) -> Result<()> {
+    let (now_uid, now_gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    nix::sched::unshare(CloneFlags::CLONE_NEWUSER)
+        .cannot_without("user namespaces to be allowed", || "make a user namespace")?;
+    write_maps(&format!("{uid} {now_uid} 1\n"), &format!("{gid} {now_gid} 1\n"))
+}
+
+fn write_maps(uids: &str, gids: &str) -> Result<()> {
     // Groups can be mapped without rights only once setgroups is given up (user_namespaces(7)).
-    for (file, text) in [("setgroups", "deny"), ("uid_map", &uids), ("gid_map", &gids)] {
+    for (file, text) in [("setgroups", "deny"), ("uid_map", uids), ("gid_map", gids)] {
         std::fs::write(format!("/proc/self/{file}"), text).cannot(|| format!("write /proc/self/{file}"))?;
     }
-    loopback_up()
+    Ok(())
 }
 
 /// Gives this process a network of its own, whose loopback interface is up, and leaves the one it was in. Only the
@@ -261,6 +279,21 @@ mod tests {
                 TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
             });
         }
+    }
+
+    #[test]
+    fn root_in_a_network_of_its_own_becomes_the_user_again() {
+        if let Err(why) = supported() {
+            return skip("root_in_a_network_of_its_own_becomes_the_user_again", why);
+        }
+        in_fork(|| {
+            crate::testing::become_nobody();
+            let me = (rustix::process::geteuid(), rustix::process::getegid());
+            enter_new_user_and_net(UserMap::Root).expect("supported");
+            enter_new_user_as(me.0.as_raw(), me.1.as_raw()).expect("one more");
+            assert_eq!((rustix::process::geteuid(), rustix::process::getegid()), me);
+            assert!(loopback_up().is_err(), "the network is not its own any more");
+        });
     }
 
     #[test]

@@ -11,7 +11,7 @@ use toprope_os::user::Identity;
 use super::inject::fault_step;
 use super::run::{execute, setup};
 use crate::args::ExecArgs;
-use crate::invocation::{Failure, state, tables};
+use crate::invocation::{Failure, keep_launcher, state, tables};
 use crate::reach::Outside;
 use crate::{load, show};
 
@@ -51,6 +51,10 @@ pub fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     let loaded = load::from_json(&manifest, None, &tables())?;
     let mut setup = setup(&loaded, "exec")?;
     setup.seed = args.seed;
+    if carried.is_some() && !Identity::current().is_ok_and(|i| i.uid == 0) {
+        // Where the injectors are, there is only one user: root, who is this one.
+        setup.invoking_user = None;
+    }
     let exit = execute(&loaded, setup, &args.output);
     drop(carried);
     exit
@@ -146,12 +150,23 @@ fn enter_network(addresses: &[SocketAddr]) -> Result<std::os::unix::net::UnixStr
         ));
     }
     let outside = Outside::start()?;
+    let me = Identity::current().map_err(failed)?;
     if is_root {
         namespace::enter_new_net().map_err(failed)?;
     } else {
         namespace::enter_new_user_and_net(UserMap::Root).map_err(failed)?;
     }
     let carried = outside.reach(addresses)?;
+    if !is_root {
+        // Only who starts injectors stays root in that network; the command sees the user that it is.
+        keep_launcher()?;
+        if let Err(why) = namespace::enter_new_user_as(me.uid, me.gid) {
+            show::note(&format!(
+                "the command sees itself as root, because user {} cannot be shown to it: {why}",
+                me.uid
+            ));
+        }
+    }
     let shown = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     show::note(&format!("the command has a network of its own, with {shown} of this host's loopback in it"));
     Ok(carried)

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 use toprope_engine::run::RunError;
+use toprope_model::Dur;
 use toprope_model::experiment::STEADY_STATE;
 use toprope_model::step::Undo;
-use toprope_model::{Dur, units::short};
 
 use super::run::setup;
 use crate::args::PlanArgs;
@@ -35,7 +35,7 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
         let mut text = format!("  {}, every {}", titled(&name, &item.kind), Dur(interval));
         let needed = item.common.samples_needed();
         if needed > 1 {
-            text.push_str(&format!(": about {} samples while the method runs, {needed} needed", short(during.floor())));
+            text.push_str(&format!(": about {} while the method runs, {needed} needed", samples(during)));
         }
         show::line(&text);
     }
@@ -58,6 +58,12 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
     }
     show::line("\nNothing was changed.");
     Ok(0)
+}
+
+/// `1 sample`, `12 samples`; as many as fit whole.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of samples")]
+fn samples(expected: f64) -> String {
+    crate::view::words::count(expected.max(0.0) as u64, "sample")
 }
 
 /// A name with its kind, where that is not its name.

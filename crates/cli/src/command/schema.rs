@@ -9,8 +9,8 @@ use crate::show;
 /// Prints a manifest's JSON schema.
 pub fn schema(args: &SchemaArgs) -> Result<u8, Failure> {
     let schema = match args.kind.to_lowercase().as_str() {
-        "experiment" => schema::experiment(&tables()),
-        "topology" => schema::topology(&tables()),
+        "experiment" => schema::file::experiment(&tables()),
+        "topology" => schema::file::topology(&tables()),
         _ => {
             return Err(
                 Failure::new(format!("there is no schema of `{}`", args.kind)).help("known: Experiment, Topology")

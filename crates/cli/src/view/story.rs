@@ -101,7 +101,7 @@ impl Story {
                 one(Tone::Strong, "trial", format!("trial {trial}: {}", clean(value)))
             }
             Event::TrialEnded { trial, outcome, reason } => {
-                one(tone(*outcome), "trial", format!("trial {trial} {outcome}: {}", clean(reason)))
+                one(tone(*outcome), "trial", format!("trial {trial}: {outcome}. {}", clean(reason)))
             }
             Event::PassThrough { at, to } => one(
                 Tone::Plain,
@@ -237,8 +237,9 @@ impl Story {
 
     fn undone(&self, injection: u32, undone: &Undone) -> Vec<(Tone, &'static str, String)> {
         let name = self.injection(injection);
-        let drained = undone.drained.map(|(own, cut)| format!("{own} connections ended by themselves, {cut} were cut"));
-        let notes: Vec<String> = undone.notes.iter().map(|n| clean(n)).chain(drained).collect();
+        let drained = undone.drained.map(|(own, cut)| format!("in flight: {own} carried to their own end, {cut} cut"));
+        let notes: Vec<String> =
+            undone.notes.iter().map(|n| clean(n.strip_prefix("undone: ").unwrap_or(n))).chain(drained).collect();
         let colon = if notes.is_empty() { "" } else { ": " };
         let notes = format!("{colon}{}", notes.join("; "));
         let fault = self.state.faults.iter().find(|f| f.band(injection).is_some());

@@ -50,6 +50,7 @@ impl Line {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         // Not waited for when this is dropped: it outlives this process when it is needed.
         let process = tokio::process::Command::new(executable)
+            .arg0(crate::PROGRAM)
             .arg("guard")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -60,6 +61,7 @@ impl Launch {
     pub fn launcher(executable: &Path) -> std::io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let _child = Command::new(executable)
+            .arg0(crate::PROGRAM)
             .arg("launcher")
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -118,6 +120,7 @@ impl Started {
 
 fn start(executable: &Path, role: Role, socket: OwnedFd) -> std::io::Result<Child> {
     Command::new(executable)
+        .arg0(crate::PROGRAM)
         .arg(role.name())
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

@@ -116,8 +116,9 @@ fn within_limits(plan: &Plan, limits: Limits) -> Result<(), FaultError> {
     let hit = plan.targets.len();
     let too_many = |allowed: usize, said: String| {
         let targets = plan.targets.join(", ");
+        let what = if hit == 1 { "target" } else { "targets" };
         Err(FaultError::new(format!(
-            "{hit} targets would be hit, and the blast radius allows {allowed} ({said}): {targets}"
+            "{hit} {what} would be hit, and the blast radius allows {allowed} ({said}): {targets}"
         ))
         .help("select fewer, for instance with `pick: one`, or raise spec.blast-radius"))
     };

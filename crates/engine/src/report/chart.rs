@@ -128,11 +128,13 @@ pub(super) fn overview(summary: &Summary<'_>, time: &Time) -> String {
             svg.rect("fault", x, y + 18.0, width, 11.0, &tell(summary, injection));
         }
         let x = first.unwrap_or(LEFT);
+        // Its letters are bold, and as much wider.
+        let bold = |room: f64| room * 0.88;
         let room = time.right() - x;
         if room > label.chars().count() as f64 * CHARACTER || room > (x - LEFT) {
-            svg.text("fault-name", x, y + 13.0, "start", &fit(&label, room));
+            svg.text("fault-name", x, y + 13.0, "start", &fit(&label, bold(room)));
         } else {
-            svg.text("fault-name", time.right(), y + 13.0, "end", &fit(&label, time.right() - LEFT));
+            svg.text("fault-name", time.right(), y + 13.0, "end", &fit(&label, bold(time.right() - LEFT)));
         }
         if i == 0 {
             svg.text("axis-name", LEFT - 8.0, y + 27.0, "end", "faults");
@@ -181,7 +183,7 @@ pub(super) fn probe(
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the number of columns")]
     let gap = step.clamp(4.0, count as f64) as usize;
     if has_values {
-        values(&mut svg, time, &columns, column_width, gap, info, tolerances, (top, height));
+        values(&mut svg, time, &columns, column_width, gap, info, tolerances, (top, height, bottom));
     }
     strip_of(&mut svg, &columns, column_width, gap, strip);
     if let Some(deadline) = deadline.filter(|d| *d < summary.end) {
@@ -202,7 +204,7 @@ fn values(
     gap: usize,
     info: &ProbeInfo,
     tolerances: &[(String, f64)],
-    (top, height): (f64, f64),
+    (top, height, bottom): (f64, f64, f64),
 ) {
     let envelopes = columns.iter().flat_map(|c| [c.values, c.bad_values]).flatten();
     let bounds = tolerances.iter().map(|t| (t.1, t.1));
@@ -218,7 +220,8 @@ fn values(
         svg.text("tick", time.left() - 8.0, y + 4.0, "end", &fit(&label, time.left() - 8.0));
     }
     if scale.is_log() {
-        svg.text("axis-name", time.left() - 8.0, top + height + 2.0, "end", "log scale");
+        // On the line of the times, where no value has its label.
+        svg.text("axis-name", time.left() - 12.0, bottom + 14.0, "end", "log scale");
     }
     let x = |i: usize| time.left() + (i as f64 + 0.5) * column_width;
     let runs = stretches(columns, gap, |c| c.values.is_some());

@@ -158,7 +158,9 @@ fn figures(summary: &Summary<'_>) -> Vec<Value> {
     let lasting: Vec<_> = injections.iter().filter(|i| i.lasting).collect();
     let total: u64 = lasting.iter().map(|i| chart::in_force(i, summary.end)).map(|(from, to)| to - from).sum();
     let count = words::count(injections.len() as u64, "injection");
-    let force = if lasting.is_empty() {
+    let force = if injections.is_empty() {
+        figure("Faults", "—".into(), "nothing was injected".into())
+    } else if lasting.is_empty() {
         figure("Faults", number(injections.len() as u64), "each at one instant".into())
     } else {
         figure("Fault in force", at(total), count)
@@ -354,7 +356,7 @@ fn notes(summary: &Summary<'_>) -> Vec<Value> {
             Level::Warning => "warning",
             Level::Error => "error",
         };
-        context! { when => when, level => word, text => clean(text, TEXT) }
+        context! { when => when, level => word, text => safe(prose(text)) }
     };
     let mut all: Vec<Value> = Vec::new();
     if let Some((label, of_seal)) = summary.sealed {

@@ -72,7 +72,10 @@ impl Guardrails {
                 GuardrailItem::BadInARow(g) => {
                     watch.bad_in_a_row = if sample.ok { 0 } else { watch.bad_in_a_row + 1 };
                     if watch.bad_in_a_row >= g.samples {
-                        return Some(format!("{} samples of {} in a row were bad", watch.bad_in_a_row, watch.name));
+                        return Some(match watch.bad_in_a_row {
+                            1 => format!("a sample of {} was bad", watch.name),
+                            n => format!("{n} samples of {} in a row were bad", watch.name),
+                        });
                     }
                 }
                 GuardrailItem::Value(g) => {

@@ -3,11 +3,12 @@
 use toprope_model::event::{FaultInfo, ProbeInfo};
 use toprope_model::experiment::{Experiment, FaultItem};
 use toprope_model::search::{Quantity, Unit};
-use toprope_model::verdict::{Ending, Judgement, Outcome, Suggestion};
+use toprope_model::verdict::{BreakingPoint, Ending, Judgement, Outcome, Suggestion};
 use toprope_model::{Dur, Node, Value};
 
 use super::evidence::Evidence;
-use super::words::{cut, samples};
+use super::search::Trial;
+use super::words::{cut, more};
 
 /// What a suggestion is made of, beside the judgement.
 pub(super) struct Seen<'a> {
@@ -17,6 +18,8 @@ pub(super) struct Seen<'a> {
     pub(super) evidence: &'a Evidence,
     /// The most samples that some probe lacks for a decision.
     pub(super) missing: Option<u64>,
+    /// The first trial of a search that told nothing.
+    pub(super) unclear: Option<&'a Trial>,
 }
 
 fn suggestion(text: impl Into<String>, command: Option<String>) -> Suggestion {
@@ -49,7 +52,8 @@ pub(super) fn suggest(experiment: &Experiment, judgement: &Judgement, seen: &See
         }
         (_, Outcome::Held) => all.extend(after_held(experiment)),
         (_, Outcome::Refuted) => all.extend(after_refuted(experiment, judgement, seen)),
-        (_, Outcome::Inconclusive) => all.extend(after_inconclusive(experiment, judgement, seen)),
+        (Some(point), Outcome::Inconclusive) => all.extend(after_lost_search(point, seen)),
+        (None, Outcome::Inconclusive) => all.extend(after_inconclusive(experiment, seen)),
     }
     all.truncate(3);
     all
@@ -168,10 +172,36 @@ fn nanos(ms: f64) -> u64 {
     nanos
 }
 
-fn after_inconclusive(experiment: &Experiment, judgement: &Judgement, seen: &Seen<'_>) -> Vec<Suggestion> {
+/// A search that enclosed nothing: what its first trial that told nothing would need.
+fn after_lost_search(point: &BreakingPoint, seen: &Seen<'_>) -> Vec<Suggestion> {
+    let parameter = &point.parameter;
+    let again = suggestion("Search again with the same seed.", again(seen));
+    if seen.evidence.stop.is_some() {
+        return vec![again];
+    }
+    let Some(trial) = seen.unclear else {
+        if point.refuted.is_none() || point.held.is_none() {
+            return vec![again];
+        }
+        let text = format!(
+            "What held and what was refuted are not in order of {parameter}: let each trial last longer (`for`), or ask \
+             more often (`interval`), so that chance weighs less."
+        );
+        return vec![suggestion(text, None), again];
+    };
+    let first = format!(
+        "A search needs trials that tell something at both ends of its range, and those at {parameter} {} told nothing. \
+         See to that first:",
+        cut(&trial.value)
+    );
+    let hints = trial.judgement.next.iter().filter(|s| !s.command.as_deref().is_some_and(|c| c.contains("--again")));
+    std::iter::once(suggestion(first, None)).chain(hints.cloned()).collect()
+}
+
+fn after_inconclusive(experiment: &Experiment, seen: &Seen<'_>) -> Vec<Suggestion> {
     let mut all = Vec::new();
     let injections = &seen.evidence.injections;
-    if injections.is_empty() && judgement.breaking_point.is_none() {
+    if injections.is_empty() {
         let steady = "Make the system healthy first, or ask for what it really does: nothing was injected.";
         let check = "See what the method would hit, and whether the probes answer.";
         if seen.evidence.stop.is_none() {
@@ -219,15 +249,15 @@ fn more_samples(experiment: &Experiment, seen: &Seen<'_>, missing: u64) -> Sugge
         #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
         let factor = (missing as f64 / taken + 1.0) * 1.1;
         format!(
-            "{} more are needed: set `interval: {}` (it is {}), or let the method last {} (it lasts {}).",
-            samples(missing),
+            "{} needed: set `interval: {}` (it is {}), or let the method last {} (it lasts {}).",
+            more(missing),
             whole_millis((interval / factor).floor().max(1.0)),
             whole_millis(interval),
             whole_millis((method * factor).ceil() * 1e3),
             whole_millis(method * 1e3),
         )
     } else {
-        format!("{} more are needed: set a shorter `interval`, or watch longer.", samples(missing))
+        format!("{} needed: set a shorter `interval`, or watch longer.", more(missing))
     };
     suggestion(text, None)
 }

@@ -105,7 +105,7 @@ impl<'e> Fold<'e> {
             }
             Event::TrialEnded { outcome, reason, .. } => {
                 if let Some((_, value, fold)) = self.open_trial.take() {
-                    let judgement = fold.judge();
+                    let judgement = fold.judgement(true);
                     let reason = reason.clone();
                     self.trials.push(Trial { value, outcome: *outcome, reason, judgement });
                 }
@@ -251,7 +251,10 @@ impl<'e> Fold<'e> {
             let note = effect.note.as_deref().map(|n| format!(": {}", cut(n))).unwrap_or_default();
             match effect.took {
                 Some(true) => {}
-                Some(false) => strictly(format!("{name} did not take: its effect was looked for and not seen{note}")),
+                Some(false) if note.is_empty() => {
+                    strictly(format!("{name} did not take: its effect was looked for and not seen"));
+                }
+                Some(false) => strictly(format!("{name} did not take as it was asked to{note}")),
                 None => strictly(format!("whether {name} took could not be measured{note}")),
             }
             if let Some(reached) = effect.reached
@@ -304,6 +307,11 @@ impl<'e> Fold<'e> {
 
     /// The judgement on what was pushed so far.
     pub fn judge(&self) -> Judgement {
+        self.judgement(!self.trial)
+    }
+
+    /// The judgement, and what to do next where that is asked for.
+    fn judgement(&self, hints: bool) -> Judgement {
         let against = self.against();
         let not_undone = self.not_undone();
         let stopped = self.evidence.stop.as_ref().is_some_and(|(_, stop)| stop.by != "error");
@@ -331,16 +339,18 @@ impl<'e> Fold<'e> {
         reasons.splice(0..0, not_undone);
         let mut judgement =
             Judgement { outcome, ending, reasons, probes, detect_ms, recover_ms, next: Vec::new(), breaking_point };
-        if !self.trial {
-            let seen = next::Seen {
-                run: &self.run,
-                faults: &self.faults,
-                probes: &self.probes,
-                evidence: &self.evidence,
-                missing,
-            };
-            judgement.next = next::suggest(self.experiment, &judgement, &seen);
+        if !hints {
+            return judgement;
         }
+        let seen = next::Seen {
+            run: &self.run,
+            faults: &self.faults,
+            probes: &self.probes,
+            evidence: &self.evidence,
+            missing,
+            unclear: Trial::unclear(&self.trials),
+        };
+        judgement.next = next::suggest(self.experiment, &judgement, &seen);
         judgement
     }
 

@@ -17,6 +17,13 @@ pub(super) struct Trial {
     pub(super) judgement: Judgement,
 }
 
+impl Trial {
+    /// The first that told nothing.
+    pub(super) fn unclear(trials: &[Self]) -> Option<&Self> {
+        trials.iter().find(|t| t.outcome == Outcome::Inconclusive)
+    }
+}
+
 /// The trials at one value.
 #[derive(Debug, Clone, PartialEq)]
 struct At {
@@ -117,8 +124,11 @@ pub(super) fn assemble(
     };
     if let Some(h) = held {
         let seen = Count { bad: 0, all: u64::from(h.held) };
-        let all =
-            if h.held == 1 { "the only trial".into() } else { format!("all {}", count(u64::from(h.held), "trial")) };
+        let all = match h.held {
+            1 => "the only trial".into(),
+            2 => "both trials".into(),
+            n => format!("all {}", count(u64::from(n), "trial")),
+        };
         reasons.push(format!(
             "At {} {all} held; a share of up to {} of such trials may still be refuted ({}% confidence).",
             h.value,
@@ -146,9 +156,8 @@ pub(super) fn assemble(
     }
     let told_nothing: u32 = values.iter().map(|a| a.inconclusive).sum();
     if told_nothing > 0 {
-        let why =
-            trials.iter().find(|t| t.outcome == Outcome::Inconclusive).map(|t| cut(&t.reason)).unwrap_or_default();
-        reasons.push(format!("{} told nothing, the first: {why}", count(u64::from(told_nothing), "trial")));
+        let why = Trial::unclear(trials).map(|t| behind_colon(&cut(&t.reason))).unwrap_or_default();
+        reasons.push(format!("{} told nothing; the first: {why}", count(u64::from(told_nothing), "trial")));
     }
     let blockers: Vec<String> = against.any.iter().chain(&against.held).cloned().collect();
     if !blockers.is_empty() {

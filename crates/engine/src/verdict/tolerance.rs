@@ -12,7 +12,7 @@ use toprope_stats::proportion::{Count, Shown};
 use toprope_stats::quantile;
 
 use super::evidence::{Seen, Worth};
-use super::words::{self, cut, samples, sentence};
+use super::words::{self, cut, more, samples, sentence};
 
 /// What one tolerance says of a set of samples.
 #[derive(Debug, Clone, PartialEq)]
@@ -253,7 +253,7 @@ impl Set<'_> {
         }
         let needed = seen.needed_below(allowed, alpha.held);
         let rest = match needed {
-            Some(all) => format!("if it goes on like this, {} more are needed", samples(all - seen.all)),
+            Some(all) => format!("if it goes on like this, {} needed", more(all - seen.all)),
             None if allowed <= 0.0 => "no number of samples shows that all will be good: ask for 99.9%".into(),
             None => "so large a share does not show it, however many samples there are".into(),
         };

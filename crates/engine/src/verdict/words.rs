@@ -73,6 +73,11 @@ pub(crate) fn samples(n: u64) -> String {
     count(n, "sample")
 }
 
+/// `1 more sample is`, `12 more samples are`.
+pub(crate) fn more(n: u64) -> String {
+    format!("{} {}", count(n, "more sample"), if n == 1 { "is" } else { "are" })
+}
+
 /// `1 trial`, `2 trials`, `12,345 trials`.
 pub(crate) fn count(n: u64, what: &str) -> String {
     format!("{} {what}{}", number(n), if n == 1 { "" } else { "s" })
@@ -183,6 +188,7 @@ mod tests {
     #[test]
     fn counts_and_sentences() {
         assert_eq!(samples(1), "1 sample");
+        assert_eq!((more(1), more(2)), ("1 more sample is".into(), "2 more samples are".into()));
         assert_eq!(count(1_234_567, "event"), "1,234,567 events");
         assert_eq!(sentence("it held"), "It held.");
         assert_eq!(sentence("p99 is late"), "p99 is late.");

@@ -19,6 +19,9 @@ pub(crate) struct Destination {
     /// Never empty; for every address both `0.0.0.0/0` and `::/0`.
     pub(crate) networks: Vec<Cidr>,
     pub(crate) port: Option<u16>,
+    /// The host name that was looked up.
+    #[serde(default)]
+    name: Option<String>,
 }
 
 impl std::fmt::Display for Destination {
@@ -32,13 +35,13 @@ impl Destination {
     pub(crate) async fn resolve(to: &Endpoint, host: &Host) -> Result<Self, FaultError> {
         let said = to.to_string();
         let Some(name) = to.host.as_deref() else {
-            return Ok(Self { said, networks: everywhere(), port: to.port });
+            return Ok(Self { said, networks: everywhere(), port: to.port, name: None });
         };
         if name == ANYWHERE {
-            return Ok(Self { said, networks: everywhere(), port: to.port });
+            return Ok(Self { said, networks: everywhere(), port: to.port, name: None });
         }
         if let Ok(network) = name.parse() {
-            return Ok(Self { said, networks: vec![network], port: to.port });
+            return Ok(Self { said, networks: vec![network], port: to.port, name: None });
         }
         if let Some(service) = host.services.iter().find(|s| s.name == name) {
             let Some(address) = &service.address else {
@@ -52,9 +55,22 @@ impl Destination {
                 Some(host) => addresses(host).await?,
                 None => everywhere(),
             };
-            return Ok(Self { said, networks, port: to.port.or(of_service.port) });
+            let name = of_service.host.filter(|host| host.parse::<IpAddr>().is_err());
+            return Ok(Self { said, networks, port: to.port.or(of_service.port), name });
         }
-        Ok(Self { said, networks: addresses(name).await?, port: to.port })
+        Ok(Self { said, networks: addresses(name).await?, port: to.port, name: Some(name.to_owned()) })
+    }
+
+    /// What a user should know of a name: which addresses stand for it, and for how long. The loopback's name has always
+    /// the same ones.
+    pub(crate) fn looked_up(&self) -> Option<String> {
+        let name = self.name.as_ref().filter(|_| !self.is_loopback())?;
+        let addresses: Vec<String> = self.networks.iter().map(Cidr::to_string).collect();
+        Some(format!(
+            "`{name}` is {} now: it is looked up once more when the fault begins, and an address that it gets later is not \
+             reached",
+            addresses.join(", ")
+        ))
     }
 
     /// The one address and port to connect to, where that is what was written.
@@ -166,6 +182,20 @@ mod tests {
         assert_eq!((networks(&found), found.port), (vec!["127.0.0.1".to_owned()], Some(7004)));
         let e = Destination::resolve(&"mail".parse().unwrap(), &host).await.unwrap_err();
         assert!(e.message.contains("does not say where service `mail` listens") && e.help.is_some(), "{e}");
+    }
+
+    #[test]
+    fn what_a_name_stands_for_is_told() {
+        let of = |name: Option<&str>, networks: &[&str]| Destination {
+            said: "x".into(),
+            networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
+            port: Some(80),
+            name: name.map(Into::into),
+        };
+        let told = of(Some("db.internal"), &["10.0.0.7", "10.0.0.8"]).looked_up().expect("a name");
+        assert!(told.starts_with("`db.internal` is 10.0.0.7, 10.0.0.8 now"), "{told}");
+        assert_eq!(of(None, &["10.0.0.7"]).looked_up(), None);
+        assert_eq!(of(Some("localhost"), &["127.0.0.1", "::1"]).looked_up(), None);
     }
 
     #[tokio::test]

@@ -114,7 +114,8 @@ impl Traffic {
     }
 
     /// A plan of one step; `does` says what for: `drop`, and `kind` is what the fault claims for itself alone.
-    pub(crate) fn plan(self, from: &Target, does: &str, kind: &str, warnings: Vec<String>) -> Plan {
+    pub(crate) fn plan(self, from: &Target, does: &str, kind: &str, mut warnings: Vec<String>) -> Plan {
+        warnings.extend(self.destination.looked_up());
         let packets = match self.protocol {
             Protocol::Any => "the packets".to_owned(),
             other => format!("the {} packets", other.word().to_uppercase()),

@@ -115,7 +115,7 @@ struct Route {
 /// Plans to lead connections through a proxy; `does` says what for: `delay the answers by 200ms on`.
 pub(crate) async fn plan(reach: Reach<'_>, does: &str, params: &Params, host: &Host) -> Result<Plan, FaultError> {
     let destination = Destination::resolve(reach.to, host).await?;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = destination.looked_up().into_iter().collect();
     let (whose, matched, targets, picked) = match reach.from {
         Some(from) if Clients::of(from)?.are_processes() => {
             let mut found = target::resolve(from, params.seed, host)?;

@@ -20,7 +20,7 @@ use crate::view::probe::Health;
 use crate::view::state::RunState;
 use crate::view::story::{Entry, stopped, tone};
 use crate::view::verdict::outcome_text;
-use crate::view::words::{clean, fit, left, nanos, offset, running, width, wrap};
+use crate::view::words::{clean, count as counted, fit, left, nanos, offset, running, width, wrap};
 
 /// Rows above the table: name, hypothesis, phases, how it stands, a rule, the titles.
 const HEADER: u16 = 6;
@@ -204,12 +204,12 @@ impl Page<'_> {
         }
         let count = |health| run.probes.iter().filter(|p| p.last.as_ref().is_some_and(|l| l.health == health)).count();
         let (good, bad, broken) = (count(Health::Good), count(Health::Bad), count(Health::Broken));
-        let all = run.probes.len();
+        let probes = counted(run.probes.len() as u64, "probe");
         match (good, bad, broken) {
             (0, 0, 0) => spans.push(self.span(Tone::Dim, "no samples yet")),
-            (_, 0, 0) => spans.push(self.span(Tone::Good, format!("✔ {good} of {all} probes good"))),
-            (_, 0, n) => spans.push(self.span(Tone::Warn, format!("! {n} of {all} probes broken"))),
-            (_, n, _) => spans.push(self.span(Tone::Bad, format!("✘ {n} of {all} probes bad"))),
+            (_, 0, 0) => spans.push(self.span(Tone::Good, format!("✔ {good} of {probes} good"))),
+            (_, 0, n) => spans.push(self.span(Tone::Warn, format!("! {n} of {probes} broken"))),
+            (_, n, _) => spans.push(self.span(Tone::Bad, format!("✘ {n} of {probes} bad"))),
         }
         if let Some(detect) = run.detect() {
             spans.push(Span::raw(format!("   detected {} after the injection", nanos(detect))));
