@@ -14,9 +14,9 @@ use toprope_tests::servers::{Nginx, Redis, free_port};
 use toprope_tests::{Done, Running, Toprope, eventually, is_root, network};
 
 /// Below this nothing was delayed: the machine may stall, but not for so long.
-const STRAIGHT: Duration = Duration::from_millis(300);
+const STRAIGHT: Duration = Duration::from_millis(1500);
 /// What is asked for where something is to be delayed.
-const DELAY: Duration = Duration::from_millis(600);
+const DELAY: Duration = Duration::from_millis(2000);
 
 const NOBODY: [&str; 6] = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"];
 
@@ -128,10 +128,10 @@ fn redis_is_reached_through_a_listener_before_during_and_after_the_fault() {
     let spec = format!(
         "steady-state: {{for: 2s}}
 probes:
-- redis: {{url: 'redis://127.0.0.1:{port}', command: [PING], interval: 200ms, timeout: 5s, unaffected: true}}
+- redis: {{url: 'redis://127.0.0.1:{port}', command: [PING], interval: 500ms, timeout: 20s, unaffected: true}}
 method:
-- network-latency: {{listen: '127.0.0.1:{port}', to: '{}', delay: 600ms, for: 4s, drain: 2s}}
-- wait: {{for: 3s}}",
+- network-latency: {{listen: '127.0.0.1:{port}', to: '{}', delay: 2s, for: 15s, drain: 2s}}
+- wait: {{for: 8s}}",
         redis.address()
     );
     let experiment = toprope.experiment("through", &spec);
@@ -192,8 +192,9 @@ method:
     let mut run = without_root(&toprope, &["run", "--plain", series.to_str().expect("a path of this test")]);
     steady(&mut run);
     let first = holder(&toprope);
-    let injected = |event: &Event| matches!(event, Event::Injected { injection: 3, .. });
-    run.until("the last is in force", injected);
+    for number in 0..4 {
+        run.until("the next is in force", |e| matches!(e, Event::Injected { injection, .. } if *injection == number));
+    }
     assert_eq!(holder(&toprope), first, "the same listener all along");
     let done = run.wait().expect(0);
     let took = toprope
@@ -254,9 +255,9 @@ fn started<'t>(toprope: &'t Toprope, redis: &Redis, port: u16, method: &str) -> 
         "steady-state: {{for: 1s}}
 recovery: {{within: 20s}}
 probes:
-- redis: {{url: 'redis://127.0.0.1:{port}', command: [PING], interval: 200ms, timeout: 5s}}
+- redis: {{url: 'redis://127.0.0.1:{port}', command: [PING], interval: 500ms, timeout: 20s}}
 method:
-- network-latency: {{listen: '127.0.0.1:{port}', to: '{}', delay: 600ms, drain: 20s, {method}}}
+- network-latency: {{listen: '127.0.0.1:{port}', to: '{}', delay: 2s, drain: 20s, {method}}}
 - wait: {{for: 60s}}",
         redis.address()
     );
@@ -317,12 +318,12 @@ fn a_listener_that_is_killed_or_hangs_makes_the_run_inconclusive() {
     for (signal, duration, told) in [
         (Signal::KILL, "for: 60s", "its process was killed"),
         (Signal::STOP, "for: 60s", "its process has hung"),
-        (Signal::KILL, "for: 1s", "its process was killed"),
+        (Signal::KILL, "for: 8s", "its process was killed"),
     ] {
         let (redis, toprope, port) = (Redis::start(), Toprope::new(), free_port());
         let (mut run, mut client) = started(&toprope, &redis, port, duration);
         assert!(client.ping() >= DELAY);
-        if duration == "for: 1s" {
+        if duration == "for: 8s" {
             run.until("it is undone", undone);
         }
         let holder = Pidfd::open(&holder(&toprope)).expect("it lives");
@@ -341,7 +342,7 @@ fn a_listener_that_hangs_cannot_keep_a_fault_in_force() {
         return;
     }
     let (redis, toprope, port) = (Redis::start(), Toprope::new(), free_port());
-    let (run, mut client) = started(&toprope, &redis, port, "for: 2s");
+    let (run, mut client) = started(&toprope, &redis, port, "for: 8s");
     assert!(client.ping() >= DELAY);
     let holder = Pidfd::open(&holder(&toprope)).expect("it lives");
     // Neither the pass-through nor the run can do anything: the injector is alone at its deadline.
@@ -367,12 +368,12 @@ fn what_is_in_flight_at_the_end_of_a_redirection_is_drained_and_told() {
     }
     network::own(|| {
         // The client leaves by itself within the default of 30 s, or is cut after the drain that it is given.
-        for (drain, cut) in [("", false), (", drain: 3s", true)] {
+        for (drain, cut) in [("", false), (", drain: 6s", true)] {
             let (redis, toprope) = (Redis::start(), Toprope::new());
             let spec = format!(
                 "probes: [command: {{run: ['true'], interval: 100ms}}]
 method:
-- network-latency: {{from: {{host: true}}, to: '{}', delay: 600ms, for: 3s{drain}}}",
+- network-latency: {{from: {{host: true}}, to: '{}', delay: 2s, for: 10s{drain}}}",
                 redis.address()
             );
             let experiment = toprope.experiment("drained", &spec);

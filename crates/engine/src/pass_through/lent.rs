@@ -38,7 +38,7 @@ impl Lent {
         let mut lent = Self { stream, incoming: Incoming::default(), next: 0 };
         lent.ask(Wanted::Apply {
             fault: fault.to_owned(),
-            step: step.clone(),
+            step: Box::new(step.clone()),
             params: params.node.to_json(),
             seed: params.seed,
             for_ms: u64::try_from(params.duration.as_millis()).unwrap_or(u64::MAX),

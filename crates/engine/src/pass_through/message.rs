@@ -58,7 +58,7 @@ pub(super) struct Request {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Wanted {
-    Apply { fault: String, step: Step, params: Json, seed: u64, for_ms: u64 },
+    Apply { fault: String, step: Box<Step>, params: Json, seed: u64, for_ms: u64 },
     Observe,
     Adjust { params: Json },
     Release,

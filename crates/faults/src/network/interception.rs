@@ -62,7 +62,7 @@ impl Way {
         host: &Host,
     ) -> Result<Self, FaultError> {
         if let Some(at) = listen {
-            let holder = host.pass_throughs.iter().find(|s| s.passage.at == at).map(|s| s.holder.clone());
+            let holder = host.pass_throughs.iter().find(|s| s.passage.at == at).map(|s| s.holder);
             match &holder {
                 None => must_be_free(at)?,
                 Some(holder) if holder.is_alive() => {}
