@@ -163,8 +163,10 @@ fn nothing_is_applied_before_the_run_has_written_down_that_it_begins() {
     let spec = format!(
         "probes:
 - {GOOD}
+{}
 method:
-- command: {{apply: [touch, flag], check: [sh, -c, '{check}'], undo: [rm, -f, flag], for: 600ms}}"
+- command: {{apply: [touch, flag], check: [sh, -c, '{check}'], undo: [rm, -f, flag], for: 60s}}",
+        toprope.watcher()
     );
     let experiment = toprope.experiment("slow-run", &spec);
     let mut run = toprope.start(&["run", experiment.to_str().expect("a path of this test")]);
@@ -176,6 +178,8 @@ method:
     assert!(!toprope.path("flag").exists(), "it was applied, and the log knows nothing of it");
     run.signal(Signal::CONT);
     run.until_in_force();
+    assert!(toprope.path("flag").exists());
+    toprope.let_go();
     run.wait().expect(0);
     toprope.assert_clean();
 }
