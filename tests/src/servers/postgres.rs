@@ -51,7 +51,7 @@ impl Postgres {
         let output = directory.path().join("output");
         let mut server = Server::start("postgres", &args, Some(USER), Signal::QUIT, &output);
         server.until_listening(port);
-        let postgres = Self { server, port, directory: directory };
+        let postgres = Self { server, port, directory };
         crate::eventually("PostgreSQL answers", || postgres.answers());
         let (text, made) = postgres.client("30", "pgbench", &["--initialize", "--quiet"]);
         assert!(made, "{text}");

@@ -21,6 +21,9 @@ pub(super) fn measure() -> Result<Vec<Row>, Failure> {
     rows().map_err(|error| Failure::Found(error.to_string()))
 }
 
+/// A name, and what takes a sample's number and value.
+type Statistic<'a> = (&'static str, Box<dyn FnMut(u32, f64) + 'a>);
+
 fn rows() -> Result<Vec<Row>, Error> {
     let alpha = Alpha::new(0.01)?;
     let share = Share::new(0.01)?;
@@ -30,7 +33,7 @@ fn rows() -> Result<Vec<Row>, Error> {
     let mut bet = Betting::new(Interval { low: 0.0, high: 1000.0 }, 100.0, alpha)?;
     let mut histogram = Histogram::new(0.001, 3)?;
     let (mut bad, mut errors) = (0, Errors::default());
-    let mut each: Vec<(&str, Box<dyn FnMut(u32, f64) + '_>)> = vec![
+    let mut each: Vec<Statistic<'_>> = vec![
         ("guardrail on two arms: decision", {
             Box::new(move |n, _| {
                 if n % 20 == 0 {
