@@ -58,8 +58,8 @@ impl Site {
         }
         let (toprope, nginx, redis) = (Toprope::new(), Nginx::serving(0), Redis::start());
         let directory = toprope.path("suite");
-        std::fs::create_dir(&directory).unwrap();
-        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+        std::fs::create_dir(&directory).expect("there is room");
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).expect("it is ours");
         let text = SUITE.replace("NGINX", &nginx.url("/")).replace("REDIS", &redis.port.to_string());
         let suite = toprope.write("suite/test_shop.py", text);
         Some(Self { toprope, nginx, redis, suite })
@@ -78,7 +78,7 @@ impl Site {
     fn took(&self, server: &str) -> f64 {
         let path = self.toprope.path("suite").join(server);
         let took = std::fs::read_to_string(&path).expect("the suite wrote it").parse().expect("seconds");
-        std::fs::remove_file(path).unwrap();
+        std::fs::remove_file(path).expect("it is there");
         took
     }
 
@@ -93,7 +93,7 @@ impl Site {
         let slowed = self.toprope.path("suite/nginx");
         eventually("the suite got its page", || slowed.exists());
         let host = (0..5).map(|_| self.nginx.curl("/", "10").1).fold(f64::INFINITY, f64::min);
-        std::fs::remove_file(wait).unwrap();
+        std::fs::remove_file(wait).expect("it is there");
         let done = run.wait().expect(0);
         assert!(done.stdout.contains("HELD"), "{done}");
         assert!((done.stdout.clone() + &done.stderr).contains("2 passed"), "the suite is heard: {done}");
