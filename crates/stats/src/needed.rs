@@ -22,7 +22,7 @@ const LIMIT: u64 = 1_000_000_000_000;
 /// // Even if not a single sample is beyond it:
 /// assert_eq!(claim.fewest(), Some(644));
 /// // If in truth 0.2 % are: on the average course, and such that 9 of 10 runs decide.
-/// assert_eq!(claim.at_rate(0.002)?, Some(1110));
+/// assert_eq!(claim.at_rate(0.002)?, Some(1183));
 /// assert!(claim.with_chance(0.002, 0.9)? > Some(1500));
 /// // If in truth 2 % are, it is never shown.
 /// assert_eq!(claim.at_rate(0.02)?, None);
