@@ -106,8 +106,18 @@ pub(crate) fn play(play: &Play) -> Result<Outcome, String> {
         None => (scenario.stage)(&inside)?,
         Some(leak) => leak.ok_or_else(|| format!("there is no leak `{}`", play.scenario))?.stage(&inside)?,
     };
-    let mut round =
-        Round { scenario, victims, moment, place: sandbox::place(), stage, dice, left: vec![], classes: vec![] };
+    let patience = Duration::from_millis(if play.leak { 200 } else { 3_000 });
+    let mut round = Round {
+        patience,
+        scenario,
+        victims,
+        moment,
+        place: sandbox::place(),
+        stage,
+        dice,
+        left: vec![],
+        classes: vec![],
+    };
     let outcome = round.run(&mut inside)?;
     if play.leak && !std::path::Path::new("/run/proof/out/leaked").exists() && outcome.leftovers.is_empty() {
         let why = std::fs::read_to_string("/run/proof/out/leaked.error").unwrap_or_default();
@@ -125,6 +135,8 @@ struct Round<'s> {
     dice: Dice,
     left: Vec<String>,
     classes: Vec<String>,
+    /// How long the kernel may take to free what is gone; a leak is not waited for.
+    patience: Duration,
 }
 
 impl Round<'_> {
@@ -251,7 +263,7 @@ impl Round<'_> {
 
     /// Compares until nothing differs, for some time: what the kernel takes away in the background counts once it is gone.
     fn compare(&mut self, before: &Snapshot, inside: &mut Inside) -> Result<(), String> {
-        let until = Instant::now() + Duration::from_secs(3);
+        let until = Instant::now() + self.patience;
         let mut changes;
         loop {
             changes = before.changes(&self.look(inside)?);
