@@ -20,7 +20,7 @@ NEXTEST_PROFILE ?= $(if $(CI),ci,default)
 BUILD_NEEDS := cc=gcc,libc6-dev
 # What tests use where it is there. They start every server themselves, on ports and directories of their own.
 TEST_NEEDS := nginx=nginx curl=curl redis-server=redis-server redis-cli=redis-tools initdb=postgresql \
-	pgbouncer=pgbouncer faketime=faketime wrk=wrk nft=nftables ip=iproute2 mkfs.ext4=e2fsprogs \
+	pgbouncer=pgbouncer faketime=faketime wrk=wrk nft=nftables ip=iproute2 mkfs.ext4=e2fsprogs iptables-legacy=iptables \
 	python3=python3 pytest=python3-pytest
 
 # Tests and tools are built in one way. The demo for a newcomer is built without what only tests need; its features are
@@ -74,6 +74,10 @@ generate: build ## Write what is derived from the code: docs/reference, schema
 .PHONY: bench
 bench: toolchain ## Measure Toprope's own speed
 	@$(CARGO) xtask bench
+
+.PHONY: prove-undo
+prove-undo: build ## Kill whoever holds a fault, 20 times each, and look for what is left; ROUNDS=1000 for more
+	@$(TARGET)/debug/xtask prove-undo --toprope $(TARGET)/debug/toprope --rounds $(or $(ROUNDS),20)
 
 .PHONY: dist
 dist: toolchain ## Make the static binary and the Debian package, in target/dist

@@ -116,17 +116,16 @@ fn load() -> Result<String, Failure> {
 fn circumstances(workspace: &Workspace) -> Result<String, Failure> {
     let commit = output(workspace.program("git").args(["describe", "--always", "--dirty"]))?;
     let date = output(workspace.program("date").args(["-u", "+%F"]))?;
+    Ok(format!("Commit {} on {}: {}", commit.trim(), date.trim(), machine()?))
+}
+
+/// On what machine something is measured.
+pub(crate) fn machine() -> Result<String, Failure> {
     let cpu = fact("/proc/cpuinfo", "model name")?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory: f64 = fact("/proc/meminfo", "MemTotal")?.trim_end_matches(" kB").parse().unwrap_or_default();
     let kernel = workspace::read("/proc/sys/kernel/osrelease".as_ref())?;
-    Ok(format!(
-        "Commit {} on {}: {cores} cores of {cpu}, {:.0} GiB of memory, Linux {}",
-        commit.trim(),
-        date.trim(),
-        memory / f64::from(1 << 20),
-        kernel.trim(),
-    ))
+    Ok(format!("{cores} cores of {cpu}, {:.0} GiB of memory, Linux {}", memory / f64::from(1 << 20), kernel.trim(),))
 }
 
 /// The value of the first line with this name in a file of the kernel's.

@@ -4,6 +4,7 @@ mod bench;
 mod dist;
 mod failure;
 mod generate;
+mod prove_undo;
 mod tidy;
 mod workspace;
 
@@ -39,6 +40,11 @@ enum Task {
     Dist(dist::Args),
     /// Measure what the issue of speed promises, and print it as a Markdown table
     Bench(bench::Args),
+    /// Prove that nothing of a fault is left, whoever is killed and whenever
+    ProveUndo(prove_undo::Args),
+    /// A process of a round of `prove-undo`
+    #[command(hide = true, subcommand)]
+    Proof(prove_undo::Part),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +55,8 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::tidy(&workspace),
         Task::Dist(args) => dist::dist(&workspace, &args),
         Task::Bench(args) => bench::bench(&workspace, &args),
+        Task::ProveUndo(args) => prove_undo::prove(&workspace, &args),
+        Task::Proof(part) => return prove_undo::part(&part),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

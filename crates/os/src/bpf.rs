@@ -8,10 +8,12 @@
 //! The programs are assembled here: a compiler for them would be needed where Toprope is built, or its output committed.
 
 mod assembler;
+mod listing;
 mod program;
 mod redirect;
 mod sys;
 
+pub use listing::{links, programs};
 pub use redirect::{ConnectRedirect, ConnectRule, supported};
 
 #[cfg(test)]

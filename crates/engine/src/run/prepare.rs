@@ -115,7 +115,23 @@ pub fn seal_dead_runs(state: &State, journal: &Journal) -> Vec<String> {
             sealed.push(run);
         }
     }
+    forget_unclaimed(state, journal);
     sealed
+}
+
+/// Removes records of what is undone that no run will take note of any more: it has ended, or its directory is gone. In
+/// a journal that is shared with other homes, nobody here knows of their runs.
+fn forget_unclaimed(state: &State, journal: &Journal) {
+    if *journal != state.journal() {
+        return;
+    }
+    // A journal that cannot be read keeps its records, and whoever is to inject next says why.
+    for record in journal.records().unwrap_or_default() {
+        if record.standing() == Standing::Undone && !state.run(&record.intent.run).join(RUNNING).exists() {
+            // One that stays is tried again at the next start.
+            let _ = journal.remove(&record.path);
+        }
+    }
 }
 
 fn seal(journal: &Journal, run: &str, directory: &Path) -> Option<()> {
@@ -153,7 +169,10 @@ fn seal(journal: &Journal, run: &str, directory: &Path) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::new_run_id;
+    use toprope_model::journal::{Intent, Mark, VERSION};
+    use toprope_model::step::{Step, Undo, Undone};
+
+    use super::*;
 
     #[test]
     fn ids_are_in_the_order_in_which_runs_began_whatever_the_clock_says() {
@@ -166,5 +185,41 @@ mod tests {
         for other in ["", "copy", "20999999-999999-0000", "ünïcödé-und-länger"] {
             assert!(new_run_id(Some(other)).as_str() < "2099");
         }
+    }
+
+    #[test]
+    fn what_is_undone_is_forgotten_once_no_run_is_to_take_note_of_it() {
+        let home = tempfile::tempdir().unwrap();
+        let state = State::at(home.path());
+        let begin = |run: &str| {
+            let step = Step {
+                describe: "x".into(),
+                claims: vec![run.into()],
+                undo: Undo::Restore(serde_json::json!({})),
+                data: serde_json::json!({}),
+            };
+            let intent = Intent {
+                version: VERSION,
+                run: run.into(),
+                injection: 0,
+                fault: "command".into(),
+                user: "me".into(),
+                steps: vec![step],
+                injector: String::new(),
+                deadline_ms: 0,
+                written: 0,
+            };
+            state.journal().begin(&intent).unwrap()
+        };
+        let undone = Mark::Undone(Undone { clean: true, ..Undone::default() });
+        begin("lost").mark(&undone).unwrap();
+        begin("alive").mark(&undone).unwrap();
+        begin("dirty").mark(&Mark::Applying(0)).unwrap();
+        let alive = state.run("alive");
+        std::fs::create_dir_all(&alive).unwrap();
+        std::fs::write(alive.join(RUNNING), serde_json::to_string(&ProcessId::current().unwrap()).unwrap()).unwrap();
+        seal_dead_runs(&state, &state.journal());
+        let left: Vec<String> = state.journal().records().unwrap().into_iter().map(|r| r.intent.run).collect();
+        assert_eq!(left, ["alive", "dirty"]);
     }
 }

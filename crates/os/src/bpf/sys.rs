@@ -209,6 +209,34 @@ pub(super) fn attach(program: BorrowedFd<'_>, group: BorrowedFd<'_>, hook: Hook)
     unsafe { new_descriptor(LINK_CREATE, &link) }
 }
 
+/// What the kernel numbers.
+#[derive(Clone, Copy)]
+pub(super) enum Listed {
+    Programs,
+    Links,
+}
+
+/// The smallest number above another one; `None` when there is none, or when this kernel does not list such things.
+pub(super) fn next_id(what: Listed, after: u32) -> Result<Option<u32>, Errno> {
+    #[repr(C)]
+    struct Next {
+        start: u32,
+        next: u32,
+        flags: u32,
+    }
+    let command = match what {
+        Listed::Programs => 11, // BPF_PROG_GET_NEXT_ID
+        Listed::Links => 31,    // BPF_LINK_GET_NEXT_ID
+    };
+    let mut request = Next { start: after, next: 0, flags: 0 };
+    // SAFETY: no pointers; the kernel writes the second field.
+    match unsafe { bpf_answering(command, &mut request) } {
+        Ok(_) => Ok(Some(request.next)),
+        Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// The number of the calling thread's network namespace that programs can compare; `None` before Linux 5.14.
 pub(super) fn network_cookie() -> Option<u64> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
@@ -235,9 +263,21 @@ unsafe fn new_descriptor<T>(command: i32, attributes: &T) -> Result<OwnedFd, Err
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// SAFETY: pointers within the attributes must be right for the command.
+/// SAFETY: pointers within the attributes must be right for the command, which must not write to the attributes.
 unsafe fn bpf<T>(command: i32, attributes: &T) -> Result<i32, Errno> {
-    let pointer = std::ptr::from_ref(attributes);
+    let pointer = std::ptr::from_ref(attributes).cast_mut();
+    // SAFETY: the caller's.
+    unsafe { call(command, pointer) }
+}
+
+/// SAFETY: pointers within the attributes must be right for the command.
+unsafe fn bpf_answering<T>(command: i32, attributes: &mut T) -> Result<i32, Errno> {
+    // SAFETY: the caller's.
+    unsafe { call(command, std::ptr::from_mut(attributes)) }
+}
+
+/// SAFETY: the pointer must be to attributes that are right for the command, and that may be written if it writes.
+unsafe fn call<T>(command: i32, pointer: *mut T) -> Result<i32, Errno> {
     // SAFETY: the kernel reads as many bytes as said; the rest is the caller's.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
     match i32::try_from(result) {
