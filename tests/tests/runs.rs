@@ -348,7 +348,7 @@ fn one_fault_without_a_file_is_a_run_like_any_other() {
         (vec!["process-pause", &target, "--for", "banana", "--print"], "banana"),
         (vec!["process-pause", &target, "for=3s", "--for", "1s"], "given twice"),
         (vec!["process-kill", &target, "--for", "2s"], "takes no duration"),
-        (vec!["process-pause", &target, "--for", "1s", "--probe", "{http: {json: $.a[*]}}"], "not YAML"),
+        (vec!["process-pause", &target, "--for", "1s", "--probe", "{http: {json: $.a[*]}}"], "must be quoted"),
     ] {
         let refused = toprope.run(&[&["inject"], args.as_slice()].concat()).expect(2);
         assert!(refused.stderr.contains(says), "{refused}");

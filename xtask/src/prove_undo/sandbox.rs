@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -68,6 +69,10 @@ pub(crate) fn wall(group: &str, toprope: &Path, agent: &[String], host_pids: boo
     for directory in ["bin", "etc", "home", "work", "disk", "host-proc", "out"] {
         fs::create_dir_all(Path::new(ROOT).join(directory))?;
     }
+    // Where a host is halted. Toprope makes it once, when root first runs it, and it stays like the directory of its runs.
+    let halt = Path::new("/run/toprope/halt");
+    fs::create_dir_all(halt)?;
+    fs::set_permissions(halt, fs::Permissions::from_mode(0o1777))?;
     mount_new("tmpfs", "proof", Path::new(HOME), "mode=0700")?;
     mount_new("tmpfs", "proof", Path::new(DISK), DISK_SIZE)?;
     bind(Path::new("/proc"), Path::new(ALL_PROCESSES))?;
