@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use jsonschema::Validator;
 use serde_json::{Value as Json, json};
 use toprope_model::Sources;
+use toprope_tests::Toprope;
 use toprope_tests::pages::{blocks, read, root};
 
 struct Schemas {
@@ -54,6 +55,15 @@ fn the_examples_are_not_flagged() {
         let text = std::fs::read_to_string(&file).expect("it was listed");
         assert_eq!(schemas.flagged(&text), Vec::<String>::new(), "{}", file.display());
     }
+}
+
+#[test]
+fn the_examples_are_taken() {
+    let toprope = Toprope::new();
+    let mut files: Vec<_> = manifests(&root().join("examples")).iter().map(|f| f.display().to_string()).collect();
+    files.retain(|f| !f.ends_with("topology.yaml"));
+    let args: Vec<&str> = ["validate"].into_iter().chain(files.iter().map(String::as_str)).collect();
+    toprope.run(&args).expect(0);
 }
 
 #[test]
