@@ -78,6 +78,9 @@ pub enum JournalError {
     },
 }
 
+/// The ending of a record that is being written.
+const UNNAMED: &str = "new";
+
 fn io<'p>(what: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> JournalError + use<'p> {
     move |error| JournalError::Io { what, path: path.to_owned(), error }
 }
@@ -216,22 +219,36 @@ impl Journal {
         let _one_at_a_time = self.lock_file(&self.directory.join(".lock"))?;
         self.refuse_taken(&intent.steps)?;
         let path = self.directory.join(format!("{}-{}.jsonl", intent.run, intent.injection));
+        if path.exists() {
+            return Err(io("write", &path)(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        // Whoever reads the journal meanwhile, as parallel faults do, sees a whole record or none: it gets its name when
+        // it is on disk. A kill or a power loss leaves at most an unnamed one, for which nothing was applied.
+        let unnamed = path.with_extension(UNNAMED);
+        let written = self.write_unnamed(&unnamed, intent).and_then(|file| {
+            std::fs::rename(&unnamed, &path).map_err(io("name", &path))?;
+            File::open(&self.directory).and_then(|d| d.sync_all()).map_err(io("sync", &self.directory))?;
+            Ok(file)
+        });
+        let file = written.inspect_err(|_| {
+            // What is not durable must not look as if it were.
+            let _ = std::fs::remove_file(&unnamed);
+            let _ = std::fs::remove_file(&path);
+        })?;
+        Ok(Entry { path, file })
+    }
+
+    /// Writes an intent to a file that is no record yet, and waits until it is on disk.
+    fn write_unnamed(&self, path: &Path, intent: &Intent) -> Result<File, JournalError> {
+        let _ = std::fs::remove_file(path);
+        let mut line = serde_json::to_vec(intent).map_err(|e| io("encode a record for", path)(e.into()))?;
+        line.push(b'\n');
         let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         let mut options = File::options();
         options.append(true).create_new(true).mode(0o600).custom_flags(flags);
-        let file = options.open(&path).map_err(io("write", &path))?;
-        let mut entry = Entry { path: path.clone(), file };
-        let mut line = serde_json::to_vec(intent).map_err(|e| io("encode a record for", &path)(e.into()))?;
-        line.push(b'\n');
-        let written = entry.file.write_all(&line).and_then(|()| entry.file.sync_all()).map_err(io("write", &path));
-        let synced = written
-            .and_then(|()| File::open(&self.directory).and_then(|d| d.sync_all()).map_err(io("sync", &self.directory)));
-        if let Err(error) = synced {
-            // What is not durable must not look as if it were.
-            let _ = std::fs::remove_file(&path);
-            return Err(error);
-        }
-        Ok(entry)
+        let mut file = options.open(path).map_err(io("write", path))?;
+        file.write_all(&line).and_then(|()| file.sync_all()).map_err(io("write", path))?;
+        Ok(file)
     }
 
     /// Refuses to go on while something of an earlier run is still to be undone.
@@ -389,6 +406,38 @@ mod tests {
             deadline_ms: 0,
             written: 0,
         }
+    }
+
+    #[test]
+    fn a_record_that_is_being_written_is_none_and_is_in_no_ones_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::at(dir.path().join("journal"));
+        journal.begin(&intent("a", "tcp :1")).unwrap();
+        let unnamed = journal.directory().join(format!("b-0.{UNNAMED}"));
+        std::fs::write(&unnamed, b"{\"half\":").unwrap();
+        assert_eq!(journal.records().unwrap().len(), 1);
+        journal.begin(&intent("b", "tcp :2")).unwrap();
+        assert_eq!(journal.records().unwrap().len(), 2);
+        assert!(!unnamed.exists());
+        journal.begin(&intent("b", "tcp :3")).unwrap_err();
+        assert_eq!(journal.records().unwrap().len(), 2, "what was there is kept");
+    }
+
+    #[test]
+    fn readers_never_see_a_record_in_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::at(dir.path().join("journal"));
+        journal.begin(&intent("first", "tcp :0")).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for n in 1..100 {
+                    journal.begin(&intent(&format!("r{n}"), &format!("tcp :{n}"))).unwrap();
+                }
+            });
+            while !writer.is_finished() {
+                journal.records().unwrap();
+            }
+        });
     }
 
     #[test]
