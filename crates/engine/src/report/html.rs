@@ -310,31 +310,37 @@ fn effect(summary: &Summary<'_>, injection: &Injection) -> Value {
     }
 }
 
-/// Whether and how an injection was undone: the words, whether that is good, when, and by whom.
-pub(super) fn undone(injection: &Injection) -> (&'static str, bool, String, String) {
+/// Whether and how an injection was undone: the words, how good that is, when, and by whom.
+pub(super) fn undone(summary: &Summary<'_>, injection: &Injection) -> (&'static str, Outcome, String, String) {
     match &injection.undone {
-        Some((when, undone)) if undone.clean => ("undone", true, at(*when), name(&undone.by)),
-        Some((when, undone)) => ("could not be undone", false, at(*when), name(&undone.by)),
-        None => ("not undone in this log", false, "—".into(), "—".into()),
+        Some((when, undone)) if !undone.clean => ("could not be undone", Outcome::Refuted, at(*when), name(&undone.by)),
+        Some((when, undone)) if !injection.lasting && !summary.leaves(injection).is_empty() => {
+            ("nothing to undo", Outcome::Held, at(*when), name(&undone.by))
+        }
+        Some((when, undone)) => ("undone", Outcome::Held, at(*when), name(&undone.by)),
+        None => ("not undone in this log", Outcome::Refuted, "—".into(), "—".into()),
     }
 }
 
 fn undo(summary: &Summary<'_>, injection: &Injection) -> Value {
-    let (word, clean_end, when, by) = undone(injection);
+    let (word, outcome, when, by) = undone(summary, injection);
+    let leaves = summary.leaves(injection);
     let undone = injection.undone.as_ref().map(|(_, u)| u);
     let drained = undone.and_then(|u| u.drained).map(|(ended, cut)| {
         format!("{} in flight ended by themselves, {} cut", words::count(ended, "connection"), number(cut))
     });
+    let notes = undone.map(|u| u.notes.iter().take(20).map(|n| clean(n, 500)).collect::<Vec<_>>()).unwrap_or_default();
+    let notes: Vec<_> = notes.into_iter().filter(|n| !leaves.contains(n)).collect();
     context! {
         fault => summary.fault_name(injection),
         word => word,
-        icon => icon(if clean_end { Outcome::Held } else { Outcome::Refuted }),
-        outcome => if clean_end { "held" } else { "refuted" },
+        icon => icon(outcome),
+        outcome => outcome.to_string(),
         when => when,
         by => by,
-        notes => undone.map(|u| u.notes.iter().take(20).map(|n| clean(n, 500)).collect::<Vec<_>>()).unwrap_or_default(),
+        notes => notes,
         drained => drained,
-        leaves => summary.leaves(injection),
+        leaves => leaves,
     }
 }
 

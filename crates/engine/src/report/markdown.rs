@@ -207,7 +207,7 @@ fn faults(summary: &Summary<'_>, out: &mut String) -> std::fmt::Result {
     for injection in summary.evidence.injections.iter().take(100) {
         let effect = injection.effect.as_ref().map(|(e, _)| measures(e)).unwrap_or_default();
         let join = |pick: &dyn Fn(&Measured) -> String| effect.iter().map(pick).collect::<Vec<_>>().join("; ");
-        let (word, _, when, by) = undone(injection);
+        let (word, _, when, by) = undone(summary, injection);
         let undone =
             if injection.failed.is_some() { "—".to_owned() } else { format!("{word} at {when} by {}", escape(&by)) };
         writeln!(

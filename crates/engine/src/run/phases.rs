@@ -185,6 +185,7 @@ fn in_words(node: &Node) -> String {
         Value::Map(entries) => {
             let word = |e: &toprope_model::node::Entry| match &e.node.value {
                 Value::Map(_) => format!("{} ({})", e.key, in_words(&e.node)),
+                Value::Bool(true) => e.key.clone(),
                 _ => format!("{} {}", e.key, in_words(&e.node)),
             };
             entries.iter().map(word).collect::<Vec<_>>().join(", ")

@@ -112,9 +112,10 @@ pub(crate) fn sentence(clause: &str) -> String {
     let clause = clause.trim_end_matches('.');
     let named = clause.split(' ').next().is_some_and(|word| word.contains(|c: char| c.is_ascii_digit() || c == '`'));
     let mut chars = clause.chars();
+    let end = if clause.ends_with('…') { "" } else { "." };
     match chars.next() {
-        Some(_) if named => format!("{clause}."),
-        Some(first) => format!("{}{}.", first.to_uppercase(), chars.as_str()),
+        Some(_) if named => format!("{clause}{end}"),
+        Some(first) => format!("{}{}{end}", first.to_uppercase(), chars.as_str()),
         None => String::new(),
     }
 }
