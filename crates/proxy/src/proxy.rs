@@ -168,10 +168,11 @@ impl Proxy {
     /// Connections that the kernel accepted before are taken in. When this comes back, every socket of the proxy is
     /// closed. If the future is dropped the drain goes on without its end, until the proxy is dropped.
     pub async fn drain(&self, within: Duration) -> Drained {
+        // What was in flight counts, however long it takes to stop taking in what comes.
+        let before = self.shared.counters.connections();
         self.order(Phase::Draining);
         self.acceptors.close();
         self.acceptors.wait().await;
-        let before = self.shared.counters.connections();
         self.connections.close();
         if timeout(within, self.connections.wait()).await.is_err() {
             self.order(Phase::Cut);
