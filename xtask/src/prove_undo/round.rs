@@ -148,6 +148,10 @@ impl Round<'_> {
         let manifest = job::manifest("run", &self.stage.method, if short { "800ms" } else { "60s" })?;
         let mut job = Job::start(inside, &self.stage, &["run", "--plain", &manifest], "run")?;
         self.moment.wait(&mut self.dice, || job.poll());
+        // A run that is still being started cannot be hit, and would come after the blow.
+        while self.victims.include_the_run() && !job.poll() && !ours().iter().any(|(role, _)| *role == Role::Run) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if job.poll() && !has_injected("run") {
             return Err(format!("the run never came to its fault, and so proves nothing: it {}", job.how_it_ended()));
         }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal};
+use toprope_os::process::{Pidfd, ProcessInfo};
 
 use super::snapshot::Place;
 
@@ -306,6 +307,13 @@ impl Inside {
         if let Some(pid) = i32::try_from(*init).ok().and_then(rustix::process::Pid::from_raw) {
             // It may have ended by itself.
             let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        // nsenter(1) stops itself when its child is stopped. It must go on to reap that, or the namespace does not end.
+        for carrier in toprope_os::process::descendants(std::process::id()).unwrap_or_default() {
+            let is_carrier = ProcessInfo::of(carrier.pid()).is_ok_and(|process| process.name == "nsenter");
+            if is_carrier && let Ok(carrier) = Pidfd::open(&carrier) {
+                let _ = carrier.signal(Signal::CONT);
+            }
         }
         let _ = holder.wait();
     }
