@@ -8,6 +8,7 @@ mod client;
 mod hold;
 mod launch;
 mod message;
+mod privileges;
 mod serve;
 
 pub use client::{Injector, InjectorError};

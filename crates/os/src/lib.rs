@@ -25,6 +25,7 @@ pub mod process;
 pub mod ptrace;
 mod readiness;
 pub mod route;
+pub mod seccomp;
 pub mod sockets;
 pub mod spawn;
 pub mod time;

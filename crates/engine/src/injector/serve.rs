@@ -12,12 +12,10 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use toprope_model::Node;
-use toprope_model::kind::Need;
 use toprope_model::step::{Plan, Undone};
-use toprope_os::caps::{self, Capability};
 
-use super::hold;
 use super::message::{FromInjector, Limits, PlanRequest, ToInjector};
+use super::{hold, privileges};
 use crate::fault::{Fault, FaultError, FaultTable, Params};
 use crate::guard::Guard;
 use crate::host::{Host, Person};
@@ -147,7 +145,7 @@ fn within_limits(plan: &Plan, limits: Limits) -> Result<(), FaultError> {
 pub fn serve(table: FaultTable, stream: StdStream, executable: PathBuf) -> std::io::Result<()> {
     let Some((line, lent)) = line::receive(&stream)? else { return Ok(()) };
     let (first, lent) = (serde_json::from_slice(&line)?, lent.into_iter().next());
-    drop_privileges(table, &first);
+    privileges::drop_for(fault_of(table, &first)).map_err(std::io::Error::other)?;
     stream.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served =
@@ -156,35 +154,14 @@ pub fn serve(table: FaultTable, stream: StdStream, executable: PathBuf) -> std::
     served
 }
 
-/// Keeps only what the fault names. An unprivileged injector has nothing to give up.
-fn drop_privileges(table: FaultTable, first: &ToInjector) {
+/// Which fault the first message is about.
+fn fault_of(table: FaultTable, first: &ToInjector) -> Option<&'static dyn Fault> {
     let kind = match first {
         ToInjector::Plan(request) => Some(request.fault.clone()),
         ToInjector::Undo { journal, record, .. } => Journal::at(journal).read(record).ok().map(|r| r.intent.fault),
         _ => None,
     };
-    let Some(fault) = kind.and_then(|kind| table.get(&kind)) else { return };
-    let needs = fault.spec().needs;
-    let kept: Vec<Capability> = needs.iter().flat_map(|need| capabilities(*need)).copied().collect();
-    if needs.contains(&Need::SetUser) {
-        // What runs a user's program leaves that program its own rights: as root, or by sudo, it has them all.
-        let _ = caps::keep_only_until_exec(&kept);
-    } else {
-        let _ = caps::keep_only(&kept);
-        let _ = caps::no_new_privs();
-    }
-}
-
-/// The capabilities behind a need.
-fn capabilities(need: Need) -> &'static [Capability] {
-    match need {
-        Need::NetAdmin => &[Capability::NetAdmin, Capability::NetRaw],
-        Need::Bpf => &[Capability::Bpf, Capability::NetAdmin, Capability::SysAdmin],
-        Need::Kill => &[Capability::Kill],
-        Need::Ptrace => &[Capability::SysPtrace, Capability::DacReadSearch],
-        Need::DacOverride => &[Capability::DacOverride],
-        Need::SetUser => &[Capability::Setuid, Capability::Setgid],
-    }
+    kind.and_then(|kind| table.get(&kind))
 }
 
 async fn serve_run(

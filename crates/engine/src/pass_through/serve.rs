@@ -10,6 +10,7 @@ use toprope_model::Node;
 use toprope_model::step::Effect;
 use toprope_os::caps::{self, Capability};
 use toprope_os::process::ProcessId;
+use toprope_os::seccomp::{self, Calls};
 
 use super::message::{Answer, FromPassThrough, OpenRequest, Request, ToPassThrough, Wanted};
 use super::{Opened, PassThrough};
@@ -29,8 +30,7 @@ pub fn serve(table: FaultTable, stream: StdStream) -> std::io::Result<()> {
     let ToPassThrough::Open(request) = serde_json::from_slice(&line)? else {
         return Err(std::io::Error::other("the first message is not that it shall open"));
     };
-    let _ = caps::keep_only(&KEPT);
-    let _ = caps::no_new_privs();
+    caps::keep_only(&KEPT).and_then(|()| seccomp::refuse(Calls::ALL)).map_err(std::io::Error::other)?;
     stream.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(async { stand(table, UnixStream::from_std(stream)?, *request).await });
