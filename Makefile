@@ -20,7 +20,7 @@ NEXTEST_PROFILE ?= $(if $(CI),ci,default)
 BUILD_NEEDS := cc=gcc,libc6-dev
 # What tests use where it is there. They start every server themselves, on ports and directories of their own.
 TEST_NEEDS := nginx=nginx curl=curl redis-server=redis-server redis-cli=redis-tools initdb=postgresql \
-	pgbouncer=pgbouncer faketime=faketime wrk=wrk nft=nftables ip=iproute2 mkfs.ext4=e2fsprogs iptables-legacy=iptables \
+	pgbouncer=pgbouncer faketime=faketime wrk=wrk nft=nftables ip=iproute2 mkfs.ext4=e2fsprogs iptables-legacy=iptables openssl=openssl \
 	python3=python3 pytest=python3-pytest
 
 # Tests and tools are built in one way. The demo for a newcomer is built without what only tests need; its features are

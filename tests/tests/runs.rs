@@ -6,6 +6,7 @@ use std::time::Duration;
 use toprope_model::event::{Event, Record};
 use toprope_model::verdict::Outcome;
 use toprope_os::process::Signal;
+use toprope_tests::programs::installed;
 use toprope_tests::{Toprope, eventually};
 
 /// A fault that is a file, and a probe that looks whether it is there.
@@ -258,6 +259,55 @@ fn one_changed_byte_of_a_log_is_found_and_its_line_named() {
     std::fs::write(&path, &changed).unwrap();
     let done = toprope.run(&["report", "--verify"]).expect(2);
     assert!(done.stderr.contains("line 3 "), "{done}");
+}
+
+#[test]
+fn a_signed_log_is_checked_with_and_without_toprope() {
+    if !installed(&["openssl"]) {
+        return;
+    }
+    let toprope = Toprope::new();
+    let openssl = |args: &str| {
+        let done = Command::new("openssl").args(args.split(' ')).current_dir(toprope.directory()).output().unwrap();
+        done.status.success()
+    };
+    for name in ["mine", "other"] {
+        assert!(openssl(&format!("genpkey -algorithm ed25519 -out {name}.pem")));
+        assert!(openssl(&format!("pkey -in {name}.pem -pubout -out {name}.pub")));
+    }
+    assert!(openssl("genpkey -algorithm rsa -out rsa.pem"));
+    run(&toprope, &flag(GOOD, "name: a"), 0);
+    let log = toprope.runs().pop().unwrap().join("events.jsonl");
+
+    let unsigned = toprope.run(&["report", "--verify", "--key", "mine.pub"]).expect(2);
+    assert!(unsigned.stderr.contains("is not signed"), "{unsigned}");
+    for (key, why) in [
+        ("rsa.pem", "rsa.pem is no private key of Ed25519"),
+        ("mine.pub", "is no private key"),
+        ("no.pem", "cannot read"),
+    ] {
+        let refused = toprope.run(&["report", "--sign", key]).expect(2);
+        assert!(refused.stderr.contains(why), "{refused}");
+    }
+    toprope.run(&["report", "--sign", "mine.pem"]).expect(0);
+    let checked = toprope.run(&["report", "--verify", "--key", "mine.pub"]).expect(0);
+    assert!(checked.stdout.contains("signed by the owner of mine.pub"), "{checked}");
+    let unasked = toprope.run(&["report", "--verify"]).expect(0);
+    assert!(unasked.stdout.contains("by --key"), "{unasked}");
+    let others = toprope.run(&["report", "--verify", "--key", "other.pub"]).expect(2);
+    assert!(others.stderr.contains("is not what other.pub has signed"), "{others}");
+    let by_openssl = format!("pkeyutl -verify -pubin -inkey mine.pub -rawin -in {0} -sigfile {0}.sig", log.display());
+    assert!(openssl(&by_openssl));
+
+    // The last line: no other holds its hash, so that the chain alone does not show it.
+    let text = std::fs::read_to_string(&log).unwrap();
+    let at = text.rfind(",\"prev\":").unwrap() - 1;
+    let mut changed = text.into_bytes();
+    changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
+    std::fs::write(&log, changed).unwrap();
+    toprope.run(&["report", "--verify"]).expect(0);
+    toprope.run(&["report", "--verify", "--key", "mine.pub"]).expect(2);
+    assert!(!openssl(&by_openssl));
 }
 
 #[test]

@@ -255,6 +255,12 @@ pub struct ReportArgs {
     /// Only check that the log is as it was written
     #[arg(long)]
     pub verify: bool,
+    /// With `--verify`: whose signature it must have, as a public key of Ed25519 in PEM
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub key: Option<PathBuf>,
+    /// Sign the log with a private key of Ed25519 in PEM, in a file beside it
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["verify", "form", "output"])]
+    pub sign: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -101,6 +101,7 @@ failure_from!(
     toprope_engine::journal::JournalError,
     toprope_engine::halt::HaltError,
     toprope_engine::log::LogError,
+    toprope_engine::signature::SignatureError,
     std::io::Error
 );
 

@@ -24,6 +24,7 @@ pub mod probe;
 pub mod report;
 pub mod residue;
 pub mod run;
+pub mod signature;
 pub mod state;
 pub mod target;
 pub mod undo;

@@ -5,27 +5,60 @@ use std::path::{Path, PathBuf};
 use toprope_engine::log::{FILE, Log};
 use toprope_engine::report::Suite;
 use toprope_engine::run::Finished;
+use toprope_engine::signature;
 
 use crate::args::{Form, OutputArgs, ReplayArgs, ReportArgs};
 use crate::invocation::{Failure, state};
 use crate::show;
 
-/// Renders the report of a run, or checks its log.
+/// Renders the report of a run, or checks or signs its log.
 pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
-    let log = read(&log_of(&args.run)?)?;
+    let path = log_of(&args.run)?;
+    let log = read(&path)?;
+    if let Some(key) = &args.sign {
+        return sign(&path, &log, key);
+    }
     if args.verify {
-        let (events, head) = (log.records.len(), &log.head);
-        if !log.is_closed() {
-            // What was cut off at its end cannot be told from what was never written.
-            show::line(&format!(
-                "the log is as it was written as far as it goes, and has no end: {events} events, hash {head}; its run is still going on, was killed, or the end is missing"
-            ));
-            return Ok(3);
-        }
-        show::line(&format!("the log is as it was written: {events} events, hash {head}"));
-        return Ok(0);
+        return verify(&path, &log, args.key.as_deref());
     }
     give(&render(&log, args.form)?, args.output.as_deref())
+}
+
+fn verify(path: &Path, log: &Log, key: Option<&Path>) -> Result<u8, Failure> {
+    let (events, head) = (log.records.len(), &log.head);
+    if !log.is_closed() {
+        // What was cut off at its end cannot be told from what was never written.
+        show::line(&format!(
+            "the log is as it was written as far as it goes, and has no end: {events} events, hash {head}; its run is still going on, was killed, or the end is missing"
+        ));
+        return Ok(3);
+    }
+    let signed = match key {
+        Some(key) => {
+            signature::check(path, key)?;
+            format!(", and signed by the owner of {}", key.display())
+        }
+        None if signature::of(path).exists() => {
+            ", and signed: name the signer's public key by --key to check it".into()
+        }
+        None => String::new(),
+    };
+    show::line(&format!("the log is as it was written: {events} events, hash {head}{signed}"));
+    Ok(0)
+}
+
+fn sign(path: &Path, log: &Log, key: &Path) -> Result<u8, Failure> {
+    if !log.is_closed() {
+        let why = "it has no end: its run is still going on, was killed, or the end is missing";
+        return Err(Failure::new(format!("{} is not signed: {why}", path.display()))
+            .help("sign it once the run has ended; `toprope undo` seals the log of a run that was killed"));
+    }
+    let signature = signature::sign(path, key)?;
+    show::line(&format!("signed: {}", signature.display()));
+    show::line("check it with `toprope report --verify --key PUBLIC.pem`, or without Toprope:");
+    let (log, signature) = (path.display(), signature.display());
+    show::line(&format!("  openssl pkeyutl -verify -pubin -inkey PUBLIC.pem -rawin -in {log} -sigfile {signature}"));
+    Ok(0)
 }
 
 /// The same from the log alone.
