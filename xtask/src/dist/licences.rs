@@ -82,13 +82,21 @@ fn linked(workspace: &Workspace, target: &str) -> Result<BTreeSet<String>, Failu
     Ok(text.lines().filter_map(name).collect())
 }
 
+/// The texts that a crate brings: beside its manifest, or in a directory for them, as <https://reuse.software> has it.
 fn in_directory(directory: &Path) -> Result<Vec<String>, Failure> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).on("read", directory)? {
         let path = entry.on("read", directory)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        if path.is_file() && NAMES.iter().any(|start| name.starts_with(start)) {
-            found.push(String::from_utf8_lossy(&std::fs::read(&path).on("read", &path)?).into_owned());
+        if !NAMES.iter().any(|start| name.starts_with(start)) {
+            continue;
+        }
+        let paths = match path.is_dir() {
+            true => std::fs::read_dir(&path).on("read", &path)?.flatten().map(|entry| entry.path()).collect(),
+            false => vec![path],
+        };
+        for path in paths.iter().filter(|path| path.is_file()) {
+            found.push(String::from_utf8_lossy(&std::fs::read(path).on("read", path)?).into_owned());
         }
     }
     found.sort();
