@@ -2,15 +2,17 @@
 
 use serde_json::{Map, Value as Json, json};
 use toprope_model::Node;
+use toprope_model::experiment::FaultCommon;
 use toprope_model::field::{Field, Type};
 
 use super::run::{execute, setup};
 use crate::args::InjectArgs;
-use crate::invocation::{Failure, tables};
+use crate::invocation::{Failure, tables, through};
 use crate::{load, show};
 
 /// Makes a manifest from the command line, runs it, and prints it to keep.
 pub fn inject(args: &InjectArgs) -> Result<u8, Failure> {
+    through(&args.launcher)?;
     let manifest = manifest(args)?;
     let loaded = match args.probe.is_empty() {
         true => load::unwatched(&manifest, &tables())?,
@@ -92,7 +94,7 @@ pub fn fault_step(kind: &str, params: &[String]) -> Result<Json, Failure> {
         let help = near.map_or("`toprope faults` lists them".to_owned(), |n| format!("did you mean `{n}`?"));
         return Err(Failure::new(format!("there is no fault `{kind}`")).help(help));
     };
-    let fields = (spec.spec.fields)();
+    let fields = [(spec.spec.fields)(), FaultCommon::fields()].concat();
     let mut map = Map::new();
     for param in params {
         let Some((path, text)) = param.split_once('=') else {
@@ -136,4 +138,17 @@ fn typed(fields: &[Field], path: &str, text: &str) -> Json {
         }
     }
     load::plain(text).to_json()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_faults_have_is_written_as_a_faults_own() {
+        let params = ["load=5%", "ramp={parameter: load, from: 5%, to: 10%, over: 1s}"].map(str::to_owned);
+        let ramp = json!({"parameter": "load", "from": "5%", "to": "10%", "over": "1s"});
+        let step = fault_step("cpu-stress", &params).ok();
+        assert_eq!(step, Some(json!({"cpu-stress": {"load": "5%", "ramp": ramp}})));
+    }
 }
