@@ -48,6 +48,8 @@ pub enum Command {
     Residue(ResidueArgs),
     /// Install a systemd unit that undoes at boot what a crash of the machine left
     InstallGuard(InstallGuardArgs),
+    /// Start injectors with root's rights for users, as far as the host's policy allows
+    Launcher(LaunchServiceArgs),
     /// List the faults, or explain one
     Faults(KindArgs),
     /// List the probes, or explain one
@@ -121,6 +123,25 @@ pub struct ValidateArgs {
     pub set: Vec<String>,
 }
 
+/// Who starts the injectors.
+#[derive(Debug, clap::Args, Clone, Default)]
+pub struct LauncherArgs {
+    /// Have injectors started by the host's launcher, with root's rights as far as its policy allows
+    #[arg(long = "launcher", value_name = "SOCKET", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = crate::command::launcher::SOCKET)]
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LaunchServiceArgs {
+    /// The socket to listen on; every user may speak to it
+    #[arg(long, value_name = "SOCKET", default_value = crate::command::launcher::SOCKET)]
+    pub listen: PathBuf,
+    /// The policy: root's, and writable by nobody else
+    #[arg(long, value_name = "FILE", default_value = toprope_engine::injector::POLICY)]
+    pub policy: PathBuf,
+}
+
 #[derive(Debug, clap::Args)]
 pub struct PlanArgs {
     #[command(flatten)]
@@ -131,6 +152,8 @@ pub struct PlanArgs {
     /// The seed, instead of the manifest's
     #[arg(long)]
     pub seed: Option<u64>,
+    #[command(flatten)]
+    pub launcher: LauncherArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -152,6 +175,8 @@ pub struct RunArgs {
     pub search: Option<String>,
     #[command(flatten)]
     pub output: OutputArgs,
+    #[command(flatten)]
+    pub launcher: LauncherArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -179,6 +204,8 @@ pub struct InjectArgs {
     pub print: bool,
     #[command(flatten)]
     pub output: OutputArgs,
+    #[command(flatten)]
+    pub launcher: LauncherArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -195,6 +222,8 @@ pub struct TestArgs {
     /// Stop at the first experiment that does not hold
     #[arg(long)]
     pub fail_fast: bool,
+    #[command(flatten)]
+    pub launcher: LauncherArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -326,7 +355,10 @@ pub struct ResidueArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct InstallGuardArgs {
-    /// Print the unit, and write nothing
+    /// Also install a unit of the launcher, which lets users inject what a policy allows; at first that is nothing
+    #[arg(long)]
+    pub launcher: bool,
+    /// Print what would be written, and write nothing
     #[arg(long)]
     pub print: bool,
 }

@@ -8,6 +8,7 @@ mod init;
 mod inject;
 mod install_guard;
 mod kinds;
+pub(crate) mod launcher;
 mod plan;
 mod report;
 mod residue;
@@ -39,6 +40,7 @@ pub fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Undo(args) => undo::undo(&args),
         Command::Residue(args) => residue::residue(&args),
         Command::InstallGuard(args) => install_guard::install_guard(&args),
+        Command::Launcher(args) => launcher::launcher(&args),
         Command::Faults(args) => kinds::faults(&args),
         Command::Probes(args) => kinds::probes(&args),
         Command::Demo(args) => demo::demo(&args),

@@ -15,6 +15,7 @@ use toprope_model::{Problems, Sources, Tables};
 use toprope_os::privilege::become_user;
 use toprope_os::user::{Identity, User};
 
+use crate::args::LauncherArgs;
 use crate::{process, render};
 
 /// A command that did not do what it was asked, with its exit code.
@@ -146,6 +147,20 @@ pub fn launch() -> Result<(Launch, Journal), Failure> {
     }
     let launch = give_up_sudo()?;
     Ok(LAUNCH.get_or_init(|| launch).clone())
+}
+
+/// Has injectors started by the host's launcher, if the command line asks for that. Call it before [`launch`].
+pub fn through(launcher: &LauncherArgs) -> Result<(), Failure> {
+    let Some(socket) = &launcher.socket else { return Ok(()) };
+    let launch = Launch::connect(socket).map_err(|error| {
+        Failure::new(format!("the launcher does not answer at {}: {error}", socket.display())).help(
+            "root starts it with `toprope launcher`, or for good with `toprope install-guard --launcher`; without \
+             `--launcher` injectors have your own rights",
+        )
+    })?;
+    // The launcher's injectors keep root's journal, whatever is said here.
+    LAUNCH.get_or_init(|| (launch, State::of_root().journal()));
+    Ok(())
 }
 
 /// Starts a launcher with the rights that this process has now, and which it then gives up by itself.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 use toprope_model::node::Entry;
+use toprope_model::policy::Policy;
 use toprope_model::topology::Topology;
 use toprope_model::{Experiment, Node, Problems, Sources, Tables, Value};
 
@@ -98,6 +99,13 @@ pub fn topology(file: &Path, set: &[String]) -> Result<Topology, Failure> {
         Unread::Failure(failure) => failure,
         Unread::Problems(problems) => Failure::manifest(sources, problems),
     })
+}
+
+/// Reads a policy from a file, which is all that a launcher looks at: there are no includes and no values.
+pub fn policy(file: &Path, tables: &Tables) -> Result<Policy, Failure> {
+    let mut sources = Sources::default();
+    let parsed = toprope_model::parse(&mut sources, &file.display().to_string(), &text_of(file)?);
+    parsed.and_then(|node| Policy::read(&node, tables)).map_err(|problems| Failure::manifest(sources, problems))
 }
 
 enum Unread {

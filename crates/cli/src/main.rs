@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Some("injector") => return process::injector(),
         Some("guard") => return process::guard(),
         Some("pass-through") => return process::pass_through(),
-        Some("launcher") => return process::launcher(),
+        Some("starter") => return process::starter(),
         Some("reach") => return process::reach(),
         _ => {}
     }

@@ -5,16 +5,23 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use toprope_engine::injector::Gate;
 use toprope_faults::FAULTS;
+
+use crate::invocation::tables;
 
 /// This program's own file, also after it was replaced on disk.
 pub fn executable() -> PathBuf {
     PathBuf::from("/proc/self/exe")
 }
 
-/// Holds one fault for a run; see [`toprope_engine::injector`].
+/// Holds one fault for a run; see [`toprope_engine::injector`]. For a caller of the launcher's, only what the host's policy
+/// allows.
 pub fn injector() -> ExitCode {
-    serve(|stream| toprope_engine::injector::serve(FAULTS, stream, executable()))
+    serve(|stream| {
+        let gate = Gate::named_by(std::env::args().skip(2), &tables());
+        toprope_engine::injector::serve(FAULTS, stream, executable(), gate)
+    })
 }
 
 /// Undoes a fault whose injector cannot; see [`toprope_engine::guard`].
@@ -28,7 +35,7 @@ pub fn pass_through() -> ExitCode {
 }
 
 /// Starts injectors for a run that gave up its privileges; see [`toprope_engine::injector::Launch`].
-pub fn launcher() -> ExitCode {
+pub fn starter() -> ExitCode {
     serve(|stream| toprope_engine::injector::serve_launcher(stream, &executable()))
 }
 

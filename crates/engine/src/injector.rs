@@ -5,15 +5,19 @@
 //! the [`crate::guard`] undoes the rest from the journal.
 
 mod client;
+mod gate;
 mod hold;
 mod launch;
 mod message;
 mod privileges;
 mod serve;
+mod service;
 
 pub use client::{Injector, InjectorError};
+pub use gate::{Gate, POLICY};
 pub use launch::{Launch, serve_launcher};
 pub(crate) use launch::{Role, Started};
 pub(crate) use message::Failure;
 pub use message::{ApplyRequest, Change, FromInjector, Limits, PlanRequest, ToInjector};
 pub use serve::serve;
+pub use service::{Service, serve_callers};

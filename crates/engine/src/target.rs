@@ -342,7 +342,7 @@ impl std::fmt::Display for Spared {
 }
 
 /// What Toprope's processes are started as that hold, guard and undo faults, of whichever run.
-const SERVANTS: &[&str] = &["injector", "guard", "launcher", "pass-through"];
+const SERVANTS: &[&str] = &["injector", "guard", "launcher", "pass-through", "starter"];
 /// What it is started as that watches a system and leads injectors. Without it an experiment would end in the middle;
 /// what it has started besides (the command of `exec`) may be a system under test. `shop` is one.
 const RUNS: &[&str] = &["run", "test", "inject", "exec", "demo", "undo", "reach"];

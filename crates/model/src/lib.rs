@@ -13,6 +13,7 @@ pub mod journal;
 pub mod kind;
 pub mod node;
 mod parse;
+pub mod policy;
 pub mod schema;
 pub mod search;
 pub mod step;

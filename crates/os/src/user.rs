@@ -17,6 +17,12 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
+/// The name of a group; `None` when there is none of that number.
+pub fn group_name(gid: u32) -> Result<Option<String>> {
+    let found = nix::unistd::Group::from_gid(gid.into()).cannot(|| format!("look up the group {gid}"))?;
+    Ok(found.map(|group| group.name))
+}
+
 /// A user of this system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -94,6 +100,7 @@ mod tests {
         assert!(User::all().expect("every system has /etc/passwd").contains(&root));
         assert_eq!(User::by_uid(0).expect("lookup works"), Some(root.clone()));
         assert!(root.identity().expect("lookup works").groups.contains(&0));
+        assert_eq!(group_name(0).expect("lookup works").as_deref(), Some("root"));
     }
 
     #[test]

@@ -8,12 +8,13 @@ use toprope_model::step::Undo;
 
 use super::run::setup;
 use crate::args::PlanArgs;
-use crate::invocation::{Failure, exit_of, runtime, tables};
+use crate::invocation::{Failure, exit_of, runtime, tables, through};
 use crate::load::{self, Loaded};
 use crate::show;
 
 /// Prints what a run would do here and now.
 pub fn plan(args: &PlanArgs) -> Result<u8, Failure> {
+    through(&args.launcher)?;
     let loaded = load::experiment(&args.manifest.file, &args.manifest.set, &tables())?;
     let mut setup = setup(&loaded, "plan")?;
     setup.seed = args.seed.or(setup.seed);

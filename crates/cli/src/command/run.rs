@@ -8,12 +8,13 @@ use toprope_os::user::Identity;
 
 use super::plan::at_its_place;
 use crate::args::RunArgs;
-use crate::invocation::{Failure, directory, launch, runtime, state, tables, user};
+use crate::invocation::{Failure, directory, launch, runtime, state, tables, through, user};
 use crate::load::{self, Loaded};
 use crate::show;
 
 /// Runs an experiment to its verdict.
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
+    through(&args.launcher)?;
     let (mut loaded, again) = match (&args.file, &args.again) {
         (Some(file), _) => (load::experiment(file, &args.set, &tables())?, None),
         (None, Some(run)) => again(run)?,

@@ -6,11 +6,12 @@ use toprope_model::verdict::{Ending, Judgement, Outcome};
 
 use super::run::setup;
 use crate::args::{OutputArgs, TestArgs};
-use crate::invocation::{Failure, runtime, tables};
+use crate::invocation::{Failure, runtime, tables, through};
 use crate::{load, show};
 
 /// Runs every experiment, one after the other; the exit code is that of the worst.
 pub fn test(args: &TestArgs) -> Result<u8, Failure> {
+    through(&args.launcher)?;
     let tables = tables();
     let files = files(&args.paths)?;
     // All are read before the first is run: a typing mistake in the last one must not cost an hour.

@@ -16,6 +16,8 @@ pub fn validate(args: &ValidateArgs) -> Result<u8, Failure> {
         let checked = match kind.as_deref() {
             Some("Topology") => load::topology(file, &args.set)
                 .map(|t| format!("{name}: topology {}, {} services", t.name, t.spec.services.len())),
+            Some("Policy") => load::policy(file, &tables)
+                .map(|policy| format!("{name}: policy, {}", show::count(policy.spec.allow.len(), "permission"))),
             _ => load::experiment(file, &args.set, &tables).map(|loaded| {
                 let spec = &loaded.experiment.spec;
                 let (probes, faults) = (spec.probes.len(), loaded.experiment.faults().len());

@@ -62,7 +62,7 @@ impl Launch {
         let (ours, theirs) = UnixStream::pair()?;
         let _child = Command::new(executable)
             .arg0(crate::PROGRAM)
-            .arg("launcher")
+            .arg("starter")
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
@@ -71,11 +71,19 @@ impl Launch {
         Ok(Self::Launcher(Arc::new(Mutex::new(ours))))
     }
 
+    /// The launcher of this host, which starts injectors for whoever calls, as far as its policy allows.
+    ///
+    /// # Errors
+    /// It does not listen there.
+    pub fn connect(socket: &Path) -> std::io::Result<Self> {
+        Ok(Self::Launcher(Arc::new(Mutex::new(UnixStream::connect(socket)?))))
+    }
+
     /// Starts a process and returns the socket to it, and a hold on it.
     pub(crate) fn start(&self, role: Role) -> std::io::Result<(UnixStream, Started)> {
         let (ours, theirs) = UnixStream::pair()?;
         match self {
-            Self::Direct(executable) => Ok((ours, Started::Child(start(executable, role, theirs.into())?))),
+            Self::Direct(executable) => Ok((ours, Started::Child(start(executable, role, &[], theirs.into())?))),
             Self::Launcher(launcher) => {
                 let mut socket = locked(launcher)?;
                 fdpass::send(&*socket, &[role.byte()], &[theirs.as_fd()])?;
@@ -118,10 +126,11 @@ impl Started {
     }
 }
 
-fn start(executable: &Path, role: Role, socket: OwnedFd) -> std::io::Result<Child> {
+fn start(executable: &Path, role: Role, caller: &[String], socket: OwnedFd) -> std::io::Result<Child> {
     Command::new(executable)
         .arg0(crate::PROGRAM)
         .arg(role.name())
+        .args(caller)
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(Stdio::from(socket))
@@ -134,7 +143,14 @@ fn start(executable: &Path, role: Role, socket: OwnedFd) -> std::io::Result<Chil
 ///
 /// # Errors
 /// The socket to the run cannot be used.
-pub fn serve_launcher(mut run: UnixStream, executable: &Path) -> std::io::Result<()> {
+pub fn serve_launcher(run: UnixStream, executable: &Path) -> std::io::Result<()> {
+    start_for(run, executable, &[])
+}
+
+/// Starts what a run asks for, until it is gone. `caller` is whom injectors are for, where that is somebody with fewer
+/// rights than they have; then there are injectors alone, and so many of them.
+pub(super) fn start_for(mut run: UnixStream, executable: &Path, caller: &[String]) -> std::io::Result<()> {
+    const MOST: usize = 256;
     let mut started: Vec<Pidfd> = Vec::new();
     loop {
         let mut request = [0u8];
@@ -151,7 +167,9 @@ pub fn serve_launcher(mut run: UnixStream, executable: &Path) -> std::io::Result
             _ => {
                 let role = Role::ALL.into_iter().find(|role| role.byte() == request[0]);
                 let asked = role.zip(descriptors.into_iter().next());
-                let answer = match asked.and_then(|(role, socket)| launch(executable, role, socket).ok()) {
+                let asked =
+                    asked.filter(|(role, _)| caller.is_empty() || (*role == Role::Injector && started.len() < MOST));
+                let answer = match asked.and_then(|(role, socket)| launch(executable, role, caller, socket).ok()) {
                     Some(process) => {
                         started.push(process);
                         u32::try_from(started.len()).unwrap_or_default()
@@ -164,8 +182,8 @@ pub fn serve_launcher(mut run: UnixStream, executable: &Path) -> std::io::Result
     }
 }
 
-fn launch(executable: &Path, role: Role, socket: OwnedFd) -> std::io::Result<Pidfd> {
-    let mut child = start(executable, role, socket)?;
+fn launch(executable: &Path, role: Role, caller: &[String], socket: OwnedFd) -> std::io::Result<Pidfd> {
+    let mut child = start(executable, role, caller, socket)?;
     let held = ProcessId::of(child.id()).and_then(|id| Pidfd::open(&id)).map_err(std::io::Error::other);
     if held.is_err() {
         let _ = child.kill();

@@ -1,5 +1,6 @@
 //! The injector's side of the socket.
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use toprope_model::Node;
 use toprope_model::step::{Plan, Undone};
 
+use super::gate::Gate;
 use super::message::{FromInjector, Limits, PlanRequest, ToInjector};
 use super::{hold, privileges};
 use crate::fault::{Fault, FaultError, FaultTable, Params};
@@ -138,20 +140,54 @@ fn within_limits(plan: &Plan, limits: Limits) -> Result<(), FaultError> {
 /// Serves one run over a socket until the run is gone and nothing is in force any more.
 ///
 /// The first message says which fault it is; before any thread is started, all privileges but those that the fault
-/// names are given up for good. `executable` is this program: guards are started from it.
+/// names are given up for good. `executable` is this program: guards are started from it. `gate` is what the injector may
+/// do where it is for somebody with fewer rights than it has, or why that cannot be told.
 ///
 /// # Errors
 /// The socket cannot be used at all.
-pub fn serve(table: FaultTable, stream: StdStream, executable: PathBuf) -> std::io::Result<()> {
+pub fn serve(
+    table: FaultTable,
+    mut stream: StdStream,
+    executable: PathBuf,
+    gate: Result<Option<Gate>, String>,
+) -> std::io::Result<()> {
     let Some((line, lent)) = line::receive(&stream)? else { return Ok(()) };
     let (first, lent) = (serde_json::from_slice(&line)?, lent.into_iter().next());
+    let (first, gate) = match gate.map_err(FaultError::new).and_then(|gate| admitted(gate, first)) {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            let mut line = serde_json::to_vec(&FromInjector::PlanFailed(error.into()))?;
+            line.push(b'\n');
+            return stream.write_all(&line);
+        }
+    };
+    // A socket to a pass-through would be somebody else's word for who listens there.
+    let lent = lent.filter(|_| gate.is_none());
     privileges::drop_for(fault_of(table, &first)).map_err(std::io::Error::other)?;
     stream.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let served =
-        runtime.block_on(async { serve_run(table, UnixStream::from_std(stream)?, first, lent, executable).await });
+    let served = runtime
+        .block_on(async { serve_run(table, UnixStream::from_std(stream)?, first, lent, executable, gate).await });
     runtime.shutdown_background();
     served
+}
+
+fn admitted(mut gate: Option<Gate>, message: ToInjector) -> Result<(ToInjector, Option<Gate>), FaultError> {
+    let message = match &mut gate {
+        Some(gate) => gate.admit(message)?,
+        None => message,
+    };
+    Ok((message, gate))
+}
+
+/// What is said where a message is not let through.
+fn refusal(message: &ToInjector, error: FaultError) -> FromInjector {
+    let nothing = |clean, notes| Undone { clean, by: "injector".into(), notes, drained: None };
+    match message {
+        ToInjector::Apply(_) => FromInjector::ApplyFailed { failure: error.into(), undone: nothing(true, vec![]) },
+        ToInjector::Undo { .. } => FromInjector::Undone(nothing(false, vec![error.message])),
+        _ => FromInjector::PlanFailed(error.into()),
+    }
 }
 
 /// Which fault the first message is about.
@@ -170,6 +206,7 @@ async fn serve_run(
     first: ToInjector,
     mut lent: Option<OwnedFd>,
     executable: PathBuf,
+    mut gate: Option<Gate>,
 ) -> std::io::Result<()> {
     let (reader, writer) = stream.into_split();
     let run = ToRun(Arc::new(tokio::sync::Mutex::new(writer)));
@@ -181,6 +218,16 @@ async fn serve_run(
     let mut planned: Option<Planned> = None;
     let mut guard: Option<Guard> = None;
     while let Some(request) = requests.recv().await {
+        let request = match &mut gate {
+            None => request,
+            Some(gate) => match gate.admit(request.clone()) {
+                Ok(request) => request,
+                Err(error) => {
+                    run.send(refusal(&request, error)).await;
+                    continue;
+                }
+            },
+        };
         match request {
             ToInjector::Plan(request) => {
                 planned = prepare(table, *request, person.clone(), lent.take());

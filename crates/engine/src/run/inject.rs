@@ -24,6 +24,9 @@ const LOOKS_FOR_ITS_EFFECT: Duration = Duration::from_secs(330);
 /// And while it undoes: by then its deadline is near, after which the guard waits less than this.
 const UNDOES: Duration = Duration::from_secs(120);
 
+/// And once it has undone and the drain of connections in flight is over: then it has only to end.
+const ENDS: Duration = Duration::from_secs(10);
+
 /// Starts an injector for a fault of the method and has it plan.
 pub(super) async fn plan_fault(
     setup: &Setup,
@@ -193,8 +196,8 @@ impl Injection<'_> {
                     self.recorder.record(Event::Undone { injection, undone });
                     self.recorder.left_force();
                     injector.send(&ToInjector::Logged).await;
-                    let recorder = self.recorder.clone();
-                    let draining = tokio::spawn(drained(recorder, injector, item.name().to_owned()));
+                    let (recorder, name) = (self.recorder.clone(), item.name().to_owned());
+                    let draining = tokio::spawn(drained(recorder, injector, name, item.common.drain.0));
                     return Ended { clean, applied, draining: Some(draining) };
                 }
                 FromInjector::Ask { what, deadline_ms } => {
@@ -335,15 +338,22 @@ pub(crate) fn in_flight(own: u64, cut: u64) -> String {
     }
 }
 
-/// Waits until connections in flight have ended, and notes how.
-async fn drained(recorder: Arc<Recorder>, mut injector: Injector, name: String) {
-    while let Some(message) = injector.next().await {
-        if let FromInjector::Drained(own, cut) = message
-            && own + cut > 0
-        {
-            let level = if cut > 0 { Level::Warning } else { Level::Info };
-            recorder.note(level, format!("{name}: {}", in_flight(own, cut)));
+/// Waits until connections in flight have ended, and notes how. An injector that hangs meanwhile is killed: its guard has
+/// nothing to do any more, and the run would not end.
+async fn drained(recorder: Arc<Recorder>, mut injector: Injector, name: String, drain: Duration) {
+    let listen = async {
+        while let Some(message) = injector.next().await {
+            if let FromInjector::Drained(own, cut) = message
+                && own + cut > 0
+            {
+                let level = if cut > 0 { Level::Warning } else { Level::Info };
+                recorder.note(level, format!("{name}: {}", in_flight(own, cut)));
+            }
         }
+    };
+    if tokio::time::timeout(drain + ENDS, listen).await.is_err() {
+        recorder.note(Level::Error, format!("the injector of {name} hangs after its undo; it is killed"));
+        injector.kill();
     }
     injector.reaped().await;
 }
