@@ -12,6 +12,9 @@ use crate::units::{Dur, Percent};
 use crate::{API_VERSION, choice, fields, text_type};
 
 mod check;
+mod claim;
+
+pub use claim::Claim;
 
 fields! {
     /// What an experiment says.
@@ -97,9 +100,39 @@ impl Spec {
         one_after_the_other(&self.method)
     }
 
-    /// From one sample of a probe to the next: as given; or one second, or less where the tolerances need more
-    /// samples than that yields while the method runs (with a quarter to spare, and not below 10 ms). A method without
-    /// a duration, such as one that kills a process, is watched every 200 ms.
+    /// How long faults are in force by plan, at most.
+    pub fn in_force(&self) -> Duration {
+        claim::in_force(&self.method)
+    }
+
+    /// The time in which a probe is asked for its claims, by plan: while faults are in force or, where none lasts, while
+    /// the method runs. What is asked after the faults only has no time of its own.
+    pub fn claimed_time(&self, probe: &ProbeItem) -> Duration {
+        let in_force = self.in_force();
+        match probe.common.when {
+            When::At => in_force,
+            When::During if in_force.is_zero() => self.method_duration(),
+            When::During => in_force,
+            When::Before | When::After | When::Edge => Duration::ZERO,
+        }
+    }
+
+    /// How many samples the run yields at most for a probe's claims, by plan.
+    pub fn samples_for_claims(&self, probe: &ProbeItem) -> u64 {
+        let asked = self.claimed_time(probe).as_nanos() / self.interval(probe).as_nanos().max(1);
+        // What follows lasts until the probes were good so often in a row.
+        let after = match probe.common.when {
+            When::At => 0,
+            When::During if !self.in_force().is_zero() => 0,
+            _ => u64::from(BACK),
+        };
+        let yields = u64::try_from(asked).unwrap_or(u64::MAX).saturating_add(1).saturating_add(after);
+        probe.common.samples.map_or(yields, |n| yields.min(u64::from(n)))
+    }
+
+    /// From one sample of a probe to the next: as given; or one second, or less where the tolerances or the claims need
+    /// more samples than that yields while the method runs (with a quarter to spare, and not below 10 ms). A method
+    /// without a duration, such as one that kills a process, is watched every 200 ms.
     #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
     pub fn interval(&self, probe: &ProbeItem) -> Duration {
         if let Some(interval) = probe.common.interval {
@@ -109,7 +142,7 @@ impl Spec {
         if self.method_duration().is_zero() {
             return Duration::from_millis(200);
         }
-        let needed = probe.common.samples_needed() as f64 * 1.25;
+        let needed = probe.common.samples_needed().max(probe.common.samples_claimed()) as f64 * 1.25;
         let enough = self.method_duration().div_f64(needed.max(1.0));
         // Even without a percentile a handful of samples is wanted from a short fault.
         let handful = self.method_duration() / 10;
@@ -118,6 +151,8 @@ impl Spec {
     }
 }
 
+/// The recovery is over once every probe was good so often in a row.
+pub const BACK: u32 = 3;
 /// How long the steady state is watched when the manifest says nothing.
 pub const STEADY_STATE: Duration = Duration::from_secs(3);
 /// The longest watch after the undo when the manifest says nothing.
@@ -147,8 +182,8 @@ fields! {
         /// When it is asked: `before` (in the steady state), `during` (all along), `at` (while a fault is in force),
         /// `after` (everything was undone), `edge` (before and after).
         pub when: When = "during",
-        /// From one sample to the next. If it is not given: one second, or less where a percentile needs more samples;
-        /// 200 ms where no fault has a duration.
+        /// From one sample to the next. If it is not given: one second, or less where a percentile or a claim needs more
+        /// samples; 200 ms where no fault has a duration.
         pub interval: Option<Dur>,
         /// Take so many samples from the injection on, and no more. Once every probe that says so has its samples, the faults end: this is how
         /// a test suite is run under a fault.
@@ -175,7 +210,8 @@ fields! {
         pub mean: Option<Comparison>,
         /// Their largest.
         pub max: Option<Comparison>,
-        /// Make a claim about the system, not only about the samples seen: with this confidence.
+        /// Make a claim about the system, not only about the samples seen: with this confidence. It is made of `good` and
+        /// of percentiles with a bound to one side, while a fault is in force; `plan` says how many samples it takes.
         pub confidence: Option<Percent>,
         /// The probe may be bad while the fault is in force, and must be good again within a time of its end. It must be
         /// asked then: not with `when: before` or `at`.

@@ -174,6 +174,7 @@ pub fn judgement(outcome: Outcome, ending: Ending, reasons: &[&str]) -> Judgemen
         outcome,
         reasons: vec![reason.into()],
         samples: (98 - bad, 98),
+        claims: vec![],
         detect_ms: (bad > 0).then_some(850.0),
         recover_ms: (bad > 0).then_some(10_020.0),
         lost: None,

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use toprope_model::event::{
     Event, FaultInfo, Level, Phase, PlannedFault, ProbeInfo, Record, RunStarted, Sample, VERSION,
 };
-use toprope_model::experiment::{FaultItem, ProbeItem, RECOVERY, STEADY_STATE, When};
+use toprope_model::experiment::{BACK, FaultItem, ProbeItem, RECOVERY, STEADY_STATE, When};
 use toprope_model::step::Plan;
 use toprope_model::verdict::{Judgement, Outcome};
 use toprope_model::{Experiment, Node, Value};
@@ -27,8 +27,6 @@ use crate::journal::JournalError;
 use crate::pass_through::PassThroughs;
 use crate::probe::{Context, PROBES, Probe};
 
-/// So many good samples in a row end the recovery before its time.
-const BACK: u32 = 3;
 /// Waiting for connections in flight is told when it takes longer.
 const DRAINS_AT_ONCE: Duration = Duration::from_millis(500);
 /// How often the recovery looks whether it is over.

@@ -170,6 +170,39 @@ fn what_can_neither_be_shown_nor_refuted_is_refused() {
     assert!(read(&probe("p95: \"< 300ms\", confidence: 95%")).is_ok());
 }
 
+#[test]
+fn a_claim_that_the_run_cannot_reach_is_refused_at_its_place() {
+    let probe = |more: &str| TEN_LINES.replace("p99: \"< 300ms\"", more);
+    for (more, says, help) in [
+        (
+            "p99: \"< 300ms\", interval: 100ms, confidence: 99%",
+            "it takes 644 samples even if all are good, and the run yields 301 samples",
+            "write `interval: 46ms`, or let the faults last 1m5s; or claim less",
+        ),
+        ("p99: \"< 300ms\", samples: 200, confidence: 99%", "the run yields 200 samples", "write `samples: 644`"),
+        ("p999: \"< 300ms\", confidence: 99.9%", "this run cannot show `p99.9 < 300ms`", "let the faults last"),
+        ("good: 100%, confidence: 99%", "no number of samples shows `good 100%`", "good: 99.9%"),
+        ("good: 99%, when: after, confidence: 99%", "the run yields 4 samples", "`when: during`"),
+        ("good: 99%, recovers: {within: 1s}, confidence: 99%", "may be bad for a while claims nothing", "unaffected"),
+        ("good: 99%, when: before, confidence: 99%", "since a fault was injected", "`when: during`"),
+    ] {
+        let text = probe(more);
+        let error = read(&text).expect_err(more);
+        assert!(error.contains(says) && error.contains(help), "{more}: {error}");
+        let line = text.lines().position(|l| l.contains("confidence")).unwrap() + 1;
+        let column = text.lines().nth(line - 1).unwrap().find("confidence: ").unwrap() + "confidence: ".len() + 1;
+        assert!(error.contains(&format!("{line}:{column} ")), "{more}: {error}");
+    }
+    // Without an interval the probe is asked as often as the claim takes.
+    let spec = |more: &str| {
+        let mut sources = Sources::default();
+        let node = crate::parse(&mut sources, "f.yaml", &probe(more)).unwrap();
+        Spec::from_node(node.get("spec").unwrap(), &mut Problems::default()).unwrap()
+    };
+    let claimed = spec("p99: \"< 300ms\", confidence: 99%");
+    assert!(claimed.samples_for_claims(&claimed.probes[0]) > 700);
+}
+
 /// What is wrong with a spec that differs from the ten lines in these places.
 fn wrong(edits: &[(&str, &str)]) -> (String, String) {
     let mut text = TEN_LINES.to_owned();
