@@ -13,8 +13,13 @@ use crate::{API_VERSION, choice, fields, text_type};
 
 mod check;
 mod claim;
+mod guardrail;
 
 pub use claim::Claim;
+pub use guardrail::{
+    BROKEN_IN_A_ROW, BadInARow, BurnRate, ErrorRatio, GUARDRAIL_KINDS, GuardrailItem, LostTelemetry, Percentile,
+    RATIO_SAMPLES, SILENT_INTERVALS, ValueBound, WorseThanBefore,
+};
 
 fields! {
     /// What an experiment says.
@@ -103,6 +108,12 @@ impl Spec {
     /// How long faults are in force by plan, at most.
     pub fn in_force(&self) -> Duration {
         claim::in_force(&self.method)
+    }
+
+    /// How long a probe may give no answer while faults are injected until its telemetry is lost: as a guardrail says, or
+    /// five of its intervals and its timeouts.
+    pub fn silence(&self, probe: &ProbeItem, said: Option<Dur>) -> Duration {
+        guardrail::silence(said, self.interval(probe), probe)
     }
 
     /// The time in which a probe is asked for its claims, by plan: while faults are in force or, where none lasts, while
@@ -414,81 +425,6 @@ fn one_after_the_other(items: &[MethodItem]) -> Duration {
     items.iter().map(MethodItem::duration).fold(Duration::ZERO, Duration::saturating_add)
 }
 
-fields! {
-    /// Stop when too large a share of a probe's samples is bad.
-    pub struct ErrorRatio {
-        /// The probe; every probe if it is not given.
-        pub probe: Option<String>,
-        /// Stop when the share of bad samples is larger than this; below 100%.
-        pub above: Percent,
-        /// Over this time, in which the probe must be asked at least 5 times: fewer samples decide nothing.
-        pub over: Dur = "5s",
-    }
-}
-
-fields! {
-    /// Stop when a probe is bad several times in a row.
-    pub struct BadInARow {
-        /// The probe; every probe if it is not given.
-        pub probe: Option<String>,
-        /// How many bad samples in a row, at least 1.
-        pub samples: u32,
-    }
-}
-
-fields! {
-    /// Stop when a probe's value passes a bound.
-    pub struct ValueBound {
-        /// The probe.
-        pub probe: String,
-        /// What the value must keep to: a quantity, as in `< 500ms`.
-        pub keeps: Comparison,
-    }
-}
-
-/// What stops a run.
-#[derive(Debug, Clone, PartialEq)]
-pub enum GuardrailItem {
-    /// Too large a share of bad samples.
-    ErrorRatio(ErrorRatio),
-    /// Bad several times in a row.
-    BadInARow(BadInARow),
-    /// A value out of bounds.
-    Value(ValueBound),
-}
-
-/// `error-ratio` decides nothing on fewer samples than this in its window: one bad sample of one is no trend.
-pub const RATIO_SAMPLES: u32 = 5;
-
-/// The kinds of guardrails.
-pub const GUARDRAIL_KINDS: &[(&str, &str)] = &[
-    ("error-ratio", "Stop when too large a share of a probe's samples is bad."),
-    ("bad-in-a-row", "Stop when a probe is bad several times in a row."),
-    ("value", "Stop when a probe's value passes a bound."),
-];
-
-impl GuardrailItem {
-    /// The probe that it watches; `None` is all.
-    pub fn probe(&self) -> Option<&str> {
-        match self {
-            Self::ErrorRatio(g) => g.probe.as_deref(),
-            Self::BadInARow(g) => g.probe.as_deref(),
-            Self::Value(g) => Some(&g.probe),
-        }
-    }
-}
-
-impl std::fmt::Display for GuardrailItem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let of = self.probe().unwrap_or("any probe");
-        match self {
-            Self::ErrorRatio(g) => write!(f, "more than {} of the samples of {of} bad over {}", g.above, g.over),
-            Self::BadInARow(g) => write!(f, "{} bad samples of {of} in a row", g.samples),
-            Self::Value(g) => write!(f, "the value of {of} no longer {}", g.keeps),
-        }
-    }
-}
-
 /// What is searched: a fault's parameter and its range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Search {
@@ -601,25 +537,6 @@ impl FromNode for ProbeItem {
         let (common, params) = params.partition(&str_keys(&ProbeCommon::keys()));
         let common = ProbeCommon::from_node(&common, problems)?;
         Some(Self { kind: kind.into(), kind_span, common, params })
-    }
-}
-
-impl FromNode for GuardrailItem {
-    fn ty() -> Type {
-        Type::Kind("guardrail")
-    }
-
-    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
-        let (kind, span, params) = single_key(node, "guardrail", problems)?;
-        match kind {
-            "error-ratio" => ErrorRatio::from_node(params, problems).map(Self::ErrorRatio),
-            "bad-in-a-row" => BadInARow::from_node(params, problems).map(Self::BadInARow),
-            "value" => ValueBound::from_node(params, problems).map(Self::Value),
-            other => {
-                problems.unknown_name(span, "guardrail", other, GUARDRAIL_KINDS.iter().map(|k| k.0));
-                None
-            }
-        }
     }
 }
 

@@ -45,6 +45,7 @@ impl Script {
             user: "ada".into(),
             seed: 42,
             generator: "ChaCha8".into(),
+            guardrails: vec![],
             again: None,
             topology: None,
             manifest: serde_json::json!({

@@ -394,6 +394,7 @@ pub(super) fn facts(summary: &Summary<'_>) -> Vec<(&'static str, String)> {
         ("User", name(&started.user)),
         ("Toprope", name(&started.toprope)),
         ("Seed", format!("{} ({})", started.seed, name(&started.generator))),
+        ("Stops early if", started.guardrails.iter().map(|g| clean(g, TEXT)).collect::<Vec<_>>().join("; ")),
         ("Log", words::count(summary.events, "event")),
         ("Log's SHA-256", clean(summary.head, NAME)),
     ];

@@ -135,6 +135,7 @@ impl Log {
             topology: None,
             probes: probes.collect(),
             faults: faults.collect(),
+            guardrails: Vec::new(),
         };
         Self { started, events: Vec::new(), injections: 0 }
     }

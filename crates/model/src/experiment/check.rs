@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::{FaultItem, GuardrailItem, MethodItem, RATIO_SAMPLES, Spec, When};
+use super::{FaultItem, MethodItem, Spec, When};
 use crate::comparison::Op;
 use crate::diagnostic::Problems;
 use crate::kind::{KindSpec, Tables};
 use crate::node::{Node, Span, Value};
 use crate::search;
 use crate::units::Dur;
+
+mod guardrail;
 
 /// A method takes no longer by plan: beyond it is a typing mistake, or a service, and neither is an experiment.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -95,7 +97,7 @@ pub(super) fn check(spec: &Spec, node: &Node, tables: &Tables, watched: bool, pr
             .add(spec.probes[0].kind_span, "nothing is asked while a fault is in force or after it", "`when: before`")
             .help("what is asked before only cannot refute the hypothesis: leave `when` out, or add a probe");
     }
-    guardrails(spec, node, problems);
+    guardrail::check(spec, node, problems);
     if let Some(wanted) = &spec.search {
         searched(spec, wanted, tables, problems);
     }
@@ -385,71 +387,6 @@ fn parameter(
         problems.add(value_at, format!("`{name}` cannot be {value}: {}", problem.message), problem.label);
     }
     true
-}
-
-fn guardrails(spec: &Spec, node: &Node, problems: &mut Problems) {
-    let names = spec.probe_names();
-    for (i, guardrail) in spec.guardrails.iter().enumerate() {
-        let at = |key: &str| guardrail_at(node, i, key);
-        let watched: Vec<_> = spec
-            .probes
-            .iter()
-            .zip(&names)
-            .filter(|(_, name)| guardrail.probe().is_none_or(|probe| probe == *name))
-            .map(|(probe, _)| probe)
-            .collect();
-        if let (Some(probe), true) = (guardrail.probe(), watched.is_empty()) {
-            problems.unknown_name(at("probe"), "probe", probe, names.iter().map(String::as_str));
-            continue;
-        }
-        match guardrail {
-            GuardrailItem::ErrorRatio(g) => {
-                if g.above.0 >= 100.0 {
-                    problems
-                        .add(at("above"), "this guardrail never stops a run", "no share is larger")
-                        .help("it stops when more than this share is bad: for instance above: 50%");
-                }
-                let fastest = watched.iter().map(|probe| spec.interval(probe)).min().unwrap_or_default();
-                let wanted = fastest * RATIO_SAMPLES;
-                let few = watched.iter().all(|probe| probe.common.samples.is_some_and(|n| n < RATIO_SAMPLES));
-                if g.over.0 < wanted {
-                    let message =
-                        format!("this guardrail never stops a run: it decides on {RATIO_SAMPLES} samples or more");
-                    problems
-                        .add(at("over"), message, format!("the probe is asked every {}", Dur(fastest)))
-                        .help(format!("write over: {} or longer, or ask the probe more often", Dur(wanted)));
-                } else if few && !watched.is_empty() {
-                    let message =
-                        format!("this guardrail never stops a run: it decides on {RATIO_SAMPLES} samples or more");
-                    problems.add(at(""), message, "the probe takes fewer").help("`bad-in-a-row` decides on fewer");
-                }
-            }
-            GuardrailItem::BadInARow(g) if g.samples == 0 => {
-                problems
-                    .add(at("samples"), "this guardrail stops every run at once", "no bad sample is needed")
-                    .help("for instance samples: 3");
-            }
-            GuardrailItem::Value(g) if g.keeps.bound().is_none() => {
-                problems
-                    .add(
-                        at("keeps"),
-                        format!("a probe's value is a number, and `{}` is text", g.keeps),
-                        "not a quantity",
-                    )
-                    .help("for instance keeps: \"< 500ms\"");
-            }
-            GuardrailItem::BadInARow(_) | GuardrailItem::Value(_) => {}
-        }
-    }
-}
-
-/// Where a key of a guardrail was written; its kind's place if it was not.
-fn guardrail_at(node: &Node, number: usize, key: &str) -> Span {
-    let items = node.get("spec").and_then(|spec| spec.get("guardrails"));
-    let item = items.and_then(|items| if let Value::List(items) = &items.value { items.get(number) } else { None });
-    let entry = item.and_then(Node::entries).and_then(|entries| entries.first());
-    let found = entry.map(|entry| entry.node.get(key).map_or(entry.key_span, |node| node.span));
-    found.unwrap_or_else(|| place(node, "guardrails"))
 }
 
 fn searched(spec: &Spec, wanted: &super::Search, tables: &Tables, problems: &mut Problems) {

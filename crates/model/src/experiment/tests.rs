@@ -249,6 +249,35 @@ fn what_could_only_mislead_is_refused_at_its_place() {
             "write over: 7500ms or longer",
         ),
         (vec![("  method:", &guardrail("bad-in-a-row: {samples: 0}"))], "0}", "stops every run at once"),
+        (
+            vec![("  method:", &guardrail("error-ratio: {above: 5%, confidence: 99%, over: 9s}"))],
+            "9s}",
+            "all samples since",
+        ),
+        (
+            vec![("  method:", &guardrail("error-ratio: {above: 5%, confidence: 100%}"))],
+            "100%}",
+            "no guardrail is 100% sure",
+        ),
+        (vec![("  method:", &guardrail("burn-rate: {objective: 100%, above: 2}"))], "100%,", "no error budget"),
+        (vec![("  method:", &guardrail("burn-rate: {objective: 99%, above: 0}"))], "0}", "stops every run at once"),
+        (vec![("  method:", &guardrail("burn-rate: {objective: 90%, above: 10}"))], "10}", "never stops a run"),
+        (
+            vec![("  method:", &guardrail("worse-than-before: {by: 20%, percentile: p99}"))],
+            "worse",
+            "not know what was before",
+        ),
+        (vec![("  method:", &guardrail("lost-telemetry: {samples: 0}"))], "0}", "stops every run at once"),
+        (vec![("  method:", &guardrail("lost-telemetry: {for: 1s}"))], "1s}", "takes a slow answer for none"),
+        (
+            vec![
+                ("for: 30s}", "for: 400ms}"),
+                ("p99: \"< 300ms\"", "interval: 100ms"),
+                ("  method:", &guardrail("error-ratio: {above: 90%, confidence: 99%}")),
+            ],
+            "error-ratio",
+            "never stops a run",
+        ),
         (vec![("  method:", &guardrail("value: {probe: http, keeps: \"== ok\"}"))], "\"== ok\"", "is text"),
         (vec![("  method:", &guardrail("value: {probe: htp, keeps: \"< 5\"}"))], "htp", "did you mean `http`"),
         // What is never asked, or never found.
