@@ -135,6 +135,7 @@ impl Script {
             asked: Some(200.0),
             measured: 201.3,
             samples: if last { 97 } else { 12 },
+            spread: None,
         };
         let measures = if took == Some(true) { vec![measure] } else { vec![] };
         let note = (took != Some(true)).then(|| "no connection to 127.0.0.1:5432 came by".to_owned());
