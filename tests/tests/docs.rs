@@ -207,7 +207,7 @@ fn commands(block: &str) -> Vec<Shown> {
 impl Shown {
     /// How it must end by what is shown.
     fn exit(&self) -> i32 {
-        let verdicts = [("✔ HELD", 0), ("✘ REFUTED", 1), ("? INCONCLUSIVE", 3)];
+        let verdicts = [("✔ HELD", 0), ("✘ REFUTED", 1), ("? INCONCLUSIVE (stopped", 5), ("? INCONCLUSIVE", 3)];
         if let Some((_, code)) = verdicts.iter().find(|(word, _)| self.output.contains(word)) {
             return *code;
         }

@@ -183,6 +183,7 @@ fn effect(asked: Percent, cores: &[(usize, Duration, f64)]) -> Effect {
                 asked: Some(asked.0),
                 measured: share * 100.0,
                 samples: (wall.as_nanos() / PERIOD.as_nanos()) as u64,
+                spread: None,
             })
             .collect(),
         note: (short_of > 0).then(|| {

@@ -326,7 +326,7 @@ fn effect(extent: Extent, seen: Seen, was_full: bool, failure: Option<FaultError
     let reached = if goal == 0 { 0.0 } else { taken as f64 / goal as f64 };
     let measure = |name: &str, unit: &str, asked, measured| {
         let (name, unit) = (name.into(), unit.into());
-        Measure { name, unit, asked: Some(asked), measured, samples: 1 }
+        Measure { name, unit, asked: Some(asked), measured, samples: 1, spread: None }
     };
     let mut measures = vec![measure("space taken", "B", goal as f64, taken as f64)];
     if let Some(percent) = extent.percent() {

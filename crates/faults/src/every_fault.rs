@@ -8,9 +8,11 @@ use serde_json::{Value as Json, json};
 use toprope_engine::fault::Fault;
 use toprope_engine::host::Host;
 use toprope_engine::probe::PROBES;
+use toprope_model::event::{Event, FaultInfo, Phase, ProbeInfo, Record, RunStarted, Sample, VERSION};
 use toprope_model::experiment::{FaultCommon, MethodItem, STEP_KINDS};
 use toprope_model::kind::{FaultSpec, Tables, UndoKind};
-use toprope_model::step::{Step, Undo};
+use toprope_model::step::{Effect, Step, Undo, Undone};
+use toprope_model::verdict::{Judgement, Outcome};
 use toprope_model::{Experiment, Field, Node, Sources, Type, Value};
 use toprope_os::process::{State, thread_states};
 
@@ -269,6 +271,99 @@ async fn what_is_not_what_was_asked_for_is_refused_and_never_a_panic() {
         };
         if let Err(error) = fault.undo(&step, &host()).await {
             assert!(!error.message.is_empty(), "{kind}");
+        }
+    }
+}
+
+/// A run of a fault as its log has it, with all its probe's samples good, and the verdict on it.
+fn verdict_on(fault: &FaultSpec, effect: Option<Effect>) -> Judgement {
+    let parse = |text: &str| toprope_model::parse(&mut Sources::default(), fault.spec.kind, text).expect("it is YAML");
+    let manifest = json!({
+        "apiVersion": "toprope.dev/v1alpha1",
+        "kind": "Experiment",
+        "metadata": {"name": "example"},
+        "spec": {
+            "hypothesis": "it holds",
+            "probes": [{"http": {"get": "http://127.0.0.1:8080/", "unaffected": true}}],
+            "method": parse(fault.spec.example).to_json(),
+        },
+    });
+    let tables = Tables { faults: FAULTS.specs(), probes: PROBES.iter().map(|p| p.spec()).collect() };
+    let experiment = Experiment::read(&Node::from_json(&manifest), &tables).unwrap_or_else(|e| panic!("{e}"));
+    let started = RunStarted {
+        format: VERSION,
+        run: "20260301-120000-7f3a".into(),
+        toprope: String::new(),
+        command: "run".into(),
+        wall: String::new(),
+        host: String::new(),
+        kernel: String::new(),
+        user: String::new(),
+        seed: 0,
+        generator: String::new(),
+        again: None,
+        manifest,
+        topology: None,
+        probes: vec![ProbeInfo {
+            name: "http".into(),
+            kind: "http".into(),
+            asks: String::new(),
+            tolerates: String::new(),
+            unit: "ms".into(),
+            interval_ms: 100.0,
+            recovers: false,
+            waits: false,
+        }],
+        faults: vec![FaultInfo {
+            name: fault.spec.kind.into(),
+            kind: fault.spec.kind.into(),
+            parameters: String::new(),
+            lasting: fault.lasting,
+            for_ms: 1000.0,
+        }],
+        guardrails: vec![],
+    };
+    let sample = |ms: u64| {
+        let started = ms * 1_000_000;
+        let (ok, value) = (true, Some(1.0));
+        (ms, Event::Sample(Sample { probe: 0, started, ok, value, why: None, broken: false, retries: 0, wrote: None }))
+    };
+    let mut events = vec![
+        (0, Event::RunStarted(Box::new(started))),
+        (0, Event::Phase(Phase::SteadyState)),
+        (1000, Event::Phase(Phase::Inject)),
+        (1000, Event::Injecting { injection: 0, fault: 0, plan: Box::default() }),
+        (1001, Event::Injected { injection: 0, path: String::new() }),
+        (2002, Event::Undone { injection: 0, undone: Undone { clean: true, ..Undone::default() } }),
+        (2002, Event::Phase(Phase::Undo)),
+        (2002, Event::Phase(Phase::Recovery)),
+        (3000, Event::Phase(Phase::Verdict)),
+    ];
+    events.extend((0..30).map(|i| sample(i * 100 + 50)));
+    events.extend(effect.map(|effect| (2001, Event::Effect { injection: 0, effect, last: true })));
+    events.sort_by_key(|(ms, _)| *ms);
+    let record =
+        |(seq, (ms, event)): (u64, (u64, Event))| Record { seq, at: ms * 1_000_000, prev: String::new(), event };
+    let records: Vec<Record> = (0..).zip(events).map(record).collect();
+    toprope_engine::verdict::judge(&experiment, &records)
+}
+
+#[test]
+fn no_fault_passes_that_did_not_take_or_reached_less_than_it_was_asked_to() {
+    let took = Effect { took: Some(true), reached: Some(1.0), ..Effect::default() };
+    for fault in kinds() {
+        let kind = fault.spec.kind;
+        let honest = verdict_on(fault, Some(took.clone()));
+        assert_eq!(honest.outcome, Outcome::Held, "{kind}: {:?}", honest.reasons);
+        for (sabotaged, says) in [
+            (None, "was never measured"),
+            (Some(Effect { took: None, ..took.clone() }), "could not be measured"),
+            (Some(Effect { took: Some(false), ..took.clone() }), "did not take"),
+            (Some(Effect { reached: Some(0.99), ..took.clone() }), "reached only 99% of its target"),
+        ] {
+            let judgement = verdict_on(fault, sabotaged);
+            assert_eq!(judgement.outcome, Outcome::Inconclusive, "{kind}, {says}: {:?}", judgement.reasons);
+            assert!(judgement.reasons.iter().any(|r| r.contains(says)), "{kind}, {says}: {:?}", judgement.reasons);
         }
     }
 }

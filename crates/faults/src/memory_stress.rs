@@ -270,7 +270,7 @@ fn effect(extent: Extent, filling: bool, goal: u64, resident: u64, memory: &Memo
     let reached = if goal == 0 { 0.0 } else { resident as f64 / goal as f64 };
     let measure = |name: &str, unit: &str, asked, measured| {
         let (name, unit) = (name.into(), unit.into());
-        Measure { name, unit, asked: Some(asked), measured, samples: 1 }
+        Measure { name, unit, asked: Some(asked), measured, samples: 1, spread: None }
     };
     let mut measures = vec![measure("resident memory", "B", goal as f64, resident as f64)];
     if let Some(percent) = extent.percent() {

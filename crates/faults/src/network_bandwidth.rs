@@ -140,6 +140,7 @@ impl Narrow {
             asked: Some(self.rate.0),
             measured: rate.round(),
             samples: flow.delay.count(),
+            spread: None,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! `network-latency`: TCP streams that take longer, as over a distance, a loaded network, or a slow dependency.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -8,7 +9,7 @@ use toprope_engine::fault::{Fault, FaultError, Injection, Params};
 use toprope_engine::host::Host;
 use toprope_engine::pass_through::{PassThrough, Passage};
 use toprope_model::kind::{Danger, FaultSpec, Need, UndoKind};
-use toprope_model::step::{Measure, Plan, Step};
+use toprope_model::step::{Measure, Plan, Spread, Step};
 use toprope_model::target::{Endpoint, Target};
 use toprope_model::{Dur, FromNode, KindSpec, Node, Problems, fields};
 use toprope_proxy::{Flow, Latency, Rules, Stats};
@@ -150,12 +151,21 @@ impl Delay {
     }
 
     fn measured(&self, name: &str, flow: &Flow) -> Option<Measure> {
+        let ms = |delay: Duration| delay.as_secs_f64() * 1e3;
+        let delay = &flow.delay;
+        let spread = Spread {
+            min: ms(delay.min()?),
+            p50: ms(delay.quantile(0.5)?),
+            p99: ms(delay.quantile(0.99)?),
+            max: ms(delay.max()?),
+        };
         Some(Measure {
             name: name.into(),
             unit: "ms".into(),
-            asked: Some(self.delay.0.as_secs_f64() * 1e3),
-            measured: flow.delay.quantile(0.5)?.as_secs_f64() * 1e3,
-            samples: flow.delay.count(),
+            asked: Some(ms(self.delay.0)),
+            measured: spread.p50,
+            samples: delay.count(),
+            spread: Some(spread),
         })
     }
 }

@@ -140,6 +140,7 @@ impl Lossy {
             asked: Some(self.loss.0),
             measured: if lost == 0 { 0.0 } else { lost as f64 / (lost + passed) as f64 * 100.0 },
             samples: lost + passed,
+            spread: None,
         };
         Ok((took(self.loss.share(), lost, passed), measure))
     }

@@ -164,6 +164,7 @@ impl Injection for Cut {
                     asked: None,
                     measured: hit as f64,
                     samples: hit,
+                    spread: None,
                 }],
                 note: (hit == 0).then(|| "no packet came by so far".into()),
             })

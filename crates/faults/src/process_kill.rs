@@ -10,7 +10,7 @@ use toprope_engine::fault::{Draining, Fault, FaultError, Injection, Params};
 use toprope_engine::host::Host;
 use toprope_engine::target;
 use toprope_model::kind::{Danger, FaultSpec, Need, UndoKind, check};
-use toprope_model::step::{Effect, Measure, Plan, Step, Undo};
+use toprope_model::step::{Effect, Measure, Plan, Spread, Step, Undo};
 use toprope_model::target::Target;
 use toprope_model::{Dur, KindSpec, choice, fields};
 use toprope_os::Error;
@@ -236,13 +236,14 @@ impl Killing {
         if !self.gone.is_empty() {
             notes.push(format!("had ended before: {}", list(&self.gone)));
         }
-        self.took.sort_unstable();
-        let measures = self.took.get(self.took.len() / 2).map(|median| Measure {
+        let mut times: Vec<f64> = self.took.iter().map(|took| took.as_secs_f64() * 1e3).collect();
+        let measures = Spread::of(&mut times).map(|spread| Measure {
             name: "time to die".into(),
             unit: "ms".into(),
             asked: None,
-            measured: median.as_secs_f64() * 1e3,
-            samples: self.took.len() as u64,
+            measured: spread.p50,
+            samples: times.len() as u64,
+            spread: (times.len() > 1).then_some(spread),
         });
         Ok(Effect {
             took: if alive.is_empty() { Some(by_us > 0) } else { (Instant::now() >= self.deadline).then_some(false) },

@@ -295,6 +295,7 @@ impl Restarting {
             asked: None,
             measured: time.as_secs_f64() * 1e3,
             samples: 1,
+            spread: None,
         };
         let stopped = self.stopped.map(|time| millis("time to stop", time));
         let restarted = self.restarted.as_ref().map(|(time, _)| millis("time to be back", *time));

@@ -135,6 +135,9 @@ pub struct RunStarted {
     pub probes: Vec<ProbeInfo>,
     /// The faults of the method, in order.
     pub faults: Vec<FaultInfo>,
+    /// What stops the run before its end and how sure it must be, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guardrails: Vec<String>,
 }
 
 /// A probe as the log knows it.

@@ -12,6 +12,14 @@ use crate::units::{Dur, Percent};
 use crate::{API_VERSION, choice, fields, text_type};
 
 mod check;
+mod claim;
+mod guardrail;
+
+pub use claim::Claim;
+pub use guardrail::{
+    BROKEN_IN_A_ROW, BadInARow, BurnRate, ErrorRatio, GUARDRAIL_KINDS, GuardrailItem, LostTelemetry, Percentile,
+    RATIO_SAMPLES, SILENT_INTERVALS, ValueBound, WorseThanBefore,
+};
 
 fields! {
     /// What an experiment says.
@@ -97,9 +105,45 @@ impl Spec {
         one_after_the_other(&self.method)
     }
 
-    /// From one sample of a probe to the next: as given; or one second, or less where the tolerances need more
-    /// samples than that yields while the method runs (with a quarter to spare, and not below 10 ms). A method without
-    /// a duration, such as one that kills a process, is watched every 200 ms.
+    /// How long faults are in force by plan, at most.
+    pub fn in_force(&self) -> Duration {
+        claim::in_force(&self.method)
+    }
+
+    /// How long a probe may give no answer while faults are injected until its telemetry is lost: as a guardrail says, or
+    /// five of its intervals and its timeouts.
+    pub fn silence(&self, probe: &ProbeItem, said: Option<Dur>) -> Duration {
+        guardrail::silence(said, self.interval(probe), probe)
+    }
+
+    /// The time in which a probe is asked for its claims, by plan: while faults are in force or, where none lasts, while
+    /// the method runs. What is asked after the faults only has no time of its own.
+    pub fn claimed_time(&self, probe: &ProbeItem) -> Duration {
+        let in_force = self.in_force();
+        match probe.common.when {
+            When::At => in_force,
+            When::During if in_force.is_zero() => self.method_duration(),
+            When::During => in_force,
+            When::Before | When::After | When::Edge => Duration::ZERO,
+        }
+    }
+
+    /// How many samples the run yields at most for a probe's claims, by plan.
+    pub fn samples_for_claims(&self, probe: &ProbeItem) -> u64 {
+        let asked = self.claimed_time(probe).as_nanos() / self.interval(probe).as_nanos().max(1);
+        // What follows lasts until the probes were good so often in a row.
+        let after = match probe.common.when {
+            When::At => 0,
+            When::During if !self.in_force().is_zero() => 0,
+            _ => u64::from(BACK),
+        };
+        let yields = u64::try_from(asked).unwrap_or(u64::MAX).saturating_add(1).saturating_add(after);
+        probe.common.samples.map_or(yields, |n| yields.min(u64::from(n)))
+    }
+
+    /// From one sample of a probe to the next: as given; or one second, or less where the tolerances or the claims need
+    /// more samples than that yields while the method runs (with a quarter to spare, and not below 10 ms). A method
+    /// without a duration, such as one that kills a process, is watched every 200 ms.
     #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
     pub fn interval(&self, probe: &ProbeItem) -> Duration {
         if let Some(interval) = probe.common.interval {
@@ -109,7 +153,7 @@ impl Spec {
         if self.method_duration().is_zero() {
             return Duration::from_millis(200);
         }
-        let needed = probe.common.samples_needed() as f64 * 1.25;
+        let needed = probe.common.samples_needed().max(probe.common.samples_claimed()) as f64 * 1.25;
         let enough = self.method_duration().div_f64(needed.max(1.0));
         // Even without a percentile a handful of samples is wanted from a short fault.
         let handful = self.method_duration() / 10;
@@ -118,6 +162,8 @@ impl Spec {
     }
 }
 
+/// The recovery is over once every probe was good so often in a row.
+pub const BACK: u32 = 3;
 /// How long the steady state is watched when the manifest says nothing.
 pub const STEADY_STATE: Duration = Duration::from_secs(3);
 /// The longest watch after the undo when the manifest says nothing.
@@ -147,8 +193,8 @@ fields! {
         /// When it is asked: `before` (in the steady state), `during` (all along), `at` (while a fault is in force),
         /// `after` (everything was undone), `edge` (before and after).
         pub when: When = "during",
-        /// From one sample to the next. If it is not given: one second, or less where a percentile needs more samples;
-        /// 200 ms where no fault has a duration.
+        /// From one sample to the next. If it is not given: one second, or less where a percentile or a claim needs more
+        /// samples; 200 ms where no fault has a duration.
         pub interval: Option<Dur>,
         /// Take so many samples from the injection on, and no more. Once every probe that says so has its samples, the faults end: this is how
         /// a test suite is run under a fault.
@@ -175,7 +221,8 @@ fields! {
         pub mean: Option<Comparison>,
         /// Their largest.
         pub max: Option<Comparison>,
-        /// Make a claim about the system, not only about the samples seen: with this confidence.
+        /// Make a claim about the system, not only about the samples seen: with this confidence. It is made of `good` and
+        /// of percentiles with a bound to one side, while a fault is in force; `plan` says how many samples it takes.
         pub confidence: Option<Percent>,
         /// The probe may be bad while the fault is in force, and must be good again within a time of its end. It must be
         /// asked then: not with `when: before` or `at`.
@@ -378,81 +425,6 @@ fn one_after_the_other(items: &[MethodItem]) -> Duration {
     items.iter().map(MethodItem::duration).fold(Duration::ZERO, Duration::saturating_add)
 }
 
-fields! {
-    /// Stop when too large a share of a probe's samples is bad.
-    pub struct ErrorRatio {
-        /// The probe; every probe if it is not given.
-        pub probe: Option<String>,
-        /// Stop when the share of bad samples is larger than this; below 100%.
-        pub above: Percent,
-        /// Over this time, in which the probe must be asked at least 5 times: fewer samples decide nothing.
-        pub over: Dur = "5s",
-    }
-}
-
-fields! {
-    /// Stop when a probe is bad several times in a row.
-    pub struct BadInARow {
-        /// The probe; every probe if it is not given.
-        pub probe: Option<String>,
-        /// How many bad samples in a row, at least 1.
-        pub samples: u32,
-    }
-}
-
-fields! {
-    /// Stop when a probe's value passes a bound.
-    pub struct ValueBound {
-        /// The probe.
-        pub probe: String,
-        /// What the value must keep to: a quantity, as in `< 500ms`.
-        pub keeps: Comparison,
-    }
-}
-
-/// What stops a run.
-#[derive(Debug, Clone, PartialEq)]
-pub enum GuardrailItem {
-    /// Too large a share of bad samples.
-    ErrorRatio(ErrorRatio),
-    /// Bad several times in a row.
-    BadInARow(BadInARow),
-    /// A value out of bounds.
-    Value(ValueBound),
-}
-
-/// `error-ratio` decides nothing on fewer samples than this in its window: one bad sample of one is no trend.
-pub const RATIO_SAMPLES: u32 = 5;
-
-/// The kinds of guardrails.
-pub const GUARDRAIL_KINDS: &[(&str, &str)] = &[
-    ("error-ratio", "Stop when too large a share of a probe's samples is bad."),
-    ("bad-in-a-row", "Stop when a probe is bad several times in a row."),
-    ("value", "Stop when a probe's value passes a bound."),
-];
-
-impl GuardrailItem {
-    /// The probe that it watches; `None` is all.
-    pub fn probe(&self) -> Option<&str> {
-        match self {
-            Self::ErrorRatio(g) => g.probe.as_deref(),
-            Self::BadInARow(g) => g.probe.as_deref(),
-            Self::Value(g) => Some(&g.probe),
-        }
-    }
-}
-
-impl std::fmt::Display for GuardrailItem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let of = self.probe().unwrap_or("any probe");
-        match self {
-            Self::ErrorRatio(g) => write!(f, "more than {} of the samples of {of} bad over {}", g.above, g.over),
-            Self::BadInARow(g) => write!(f, "{} bad samples of {of} in a row", g.samples),
-            Self::Value(g) => write!(f, "the value of {of} no longer {}", g.keeps),
-        }
-    }
-}
-
 /// What is searched: a fault's parameter and its range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Search {
@@ -565,25 +537,6 @@ impl FromNode for ProbeItem {
         let (common, params) = params.partition(&str_keys(&ProbeCommon::keys()));
         let common = ProbeCommon::from_node(&common, problems)?;
         Some(Self { kind: kind.into(), kind_span, common, params })
-    }
-}
-
-impl FromNode for GuardrailItem {
-    fn ty() -> Type {
-        Type::Kind("guardrail")
-    }
-
-    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
-        let (kind, span, params) = single_key(node, "guardrail", problems)?;
-        match kind {
-            "error-ratio" => ErrorRatio::from_node(params, problems).map(Self::ErrorRatio),
-            "bad-in-a-row" => BadInARow::from_node(params, problems).map(Self::BadInARow),
-            "value" => ValueBound::from_node(params, problems).map(Self::Value),
-            other => {
-                problems.unknown_name(span, "guardrail", other, GUARDRAIL_KINDS.iter().map(|k| k.0));
-                None
-            }
-        }
     }
 }
 

@@ -5,8 +5,7 @@ pub mod file;
 use serde_json::{Map, Value as Json, json};
 
 use crate::experiment::{
-    BadInARow, ErrorRatio, FaultCommon, GUARDRAIL_KINDS, Metadata, ProbeCommon, Repeat, STEP_KINDS, Spec, ValueBound,
-    Wait,
+    FaultCommon, GUARDRAIL_KINDS, GuardrailItem, Metadata, ProbeCommon, Repeat, STEP_KINDS, Spec, Wait,
 };
 use crate::field::{Field, FromNode, Type};
 use crate::kind::{KindSpec, Tables};
@@ -122,9 +121,8 @@ fn steps(tables: &Tables) -> Json {
 }
 
 fn guardrails() -> Json {
-    let types = [ErrorRatio::ty(), BadInARow::ty(), ValueBound::ty()];
-    one_of(GUARDRAIL_KINDS.iter().zip(types).map(|((kind, doc), ty)| {
-        let mut schema = of_type(&ty);
+    one_of(GUARDRAIL_KINDS.iter().zip(GuardrailItem::fields()).map(|((kind, doc), fields)| {
+        let mut schema = of_type(&Type::Object(fields));
         schema["description"] = (*doc).into();
         ((*kind).to_owned(), schema)
     }))

@@ -77,6 +77,30 @@ pub struct Measure {
     /// How many samples it rests on; 0 where that has no meaning.
     #[serde(default)]
     pub samples: u64,
+    /// How they are spread, where there are many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
+}
+
+/// How the samples of a measure are spread, in its unit: a median alone hides the one that took a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The smallest.
+    pub min: f64,
+    /// The median.
+    pub p50: f64,
+    /// What 99 of 100 do not exceed, by nearest rank.
+    pub p99: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of samples; `None` if there are none.
+    pub fn of(samples: &mut [f64]) -> Option<Self> {
+        let mut at = |q| toprope_stats::quantile(samples, q);
+        Some(Self { min: at(0.0)?, p50: at(0.5)?, p99: at(0.99)?, max: at(1.0)? })
+    }
 }
 
 /// How the end of a fault went.

@@ -82,6 +82,9 @@ pub struct ProbeJudgement {
     pub reasons: Vec<String>,
     /// Samples judged: good, all.
     pub samples: (u64, u64),
+    /// What it claimed of the system, and how far that was shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimJudgement>,
     /// First injection to its first bad sample, in milliseconds.
     pub detect_ms: Option<f64>,
     /// Its first bad sample to back in tolerance, in milliseconds.
@@ -89,6 +92,29 @@ pub struct ProbeJudgement {
     /// Acknowledged writes and those not found again, for probes that write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<(u64, u64)>,
+}
+
+/// How far a claim was shown: that less than a share of the samples is bad, or out of a bound.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClaimJudgement {
+    /// The tolerance: `p99 < 300ms`.
+    pub claim: String,
+    /// Shown, shown not to be so, or neither.
+    pub outcome: Outcome,
+    /// How often it may be shown wrongly, however often one looks: 0.01 for a confidence of 99%.
+    pub alpha: f64,
+    /// The share that may be bad, from 0 to 1.
+    pub allowed: f64,
+    /// Samples that were bad or out of the bound, and all.
+    pub samples: (u64, u64),
+    /// Between which shares the true one lies: each end is wrong with a probability of at most `alpha`.
+    pub between: (f64, f64),
+    /// The evidence that the claim is so: shown at `1 / alpha`.
+    pub evidence: f64,
+    /// How many more samples would show it, if as large a share goes on to be bad. `None` if it is decided, or if that
+    /// never would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<u64>,
 }
 
 /// What to try next, from what was seen.

@@ -2,9 +2,7 @@
 
 use std::fmt::Write;
 
-use toprope_model::experiment::{
-    BadInARow, ErrorRatio, GUARDRAIL_KINDS, Metadata, Repeat, STEP_KINDS, Spec, ValueBound, Wait,
-};
+use toprope_model::experiment::{GUARDRAIL_KINDS, GuardrailItem, Metadata, Repeat, STEP_KINDS, Spec, Wait};
 use toprope_model::target::Selector;
 use toprope_model::topology::TopologySpec;
 use toprope_model::{API_VERSION, Field};
@@ -33,8 +31,7 @@ pub(super) fn page() -> String {
         write!(text, "\n### {kind}\n\n{about}\n\n{takes}").expect("writing to a string cannot fail");
     }
     text.push_str("\n## Guardrails\n\nWhat stops a run before its end; everything in force is then undone.\n");
-    let fields = [ErrorRatio::fields(), BadInARow::fields(), ValueBound::fields()];
-    for ((kind, about), fields) in GUARDRAIL_KINDS.iter().zip(&fields) {
+    for ((kind, about), fields) in GUARDRAIL_KINDS.iter().zip(&GuardrailItem::fields()) {
         write!(text, "\n### {kind}\n\n{about}\n\n{}", table(fields)).expect("writing to a string cannot fail");
     }
     section(

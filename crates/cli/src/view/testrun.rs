@@ -45,6 +45,7 @@ impl Script {
             user: "ada".into(),
             seed: 42,
             generator: "ChaCha8".into(),
+            guardrails: vec![],
             again: None,
             topology: None,
             manifest: serde_json::json!({
@@ -134,6 +135,7 @@ impl Script {
             asked: Some(200.0),
             measured: 201.3,
             samples: if last { 97 } else { 12 },
+            spread: None,
         };
         let measures = if took == Some(true) { vec![measure] } else { vec![] };
         let note = (took != Some(true)).then(|| "no connection to 127.0.0.1:5432 came by".to_owned());
@@ -174,6 +176,7 @@ pub fn judgement(outcome: Outcome, ending: Ending, reasons: &[&str]) -> Judgemen
         outcome,
         reasons: vec![reason.into()],
         samples: (98 - bad, 98),
+        claims: vec![],
         detect_ms: (bad > 0).then_some(850.0),
         recover_ms: (bad > 0).then_some(10_020.0),
         lost: None,

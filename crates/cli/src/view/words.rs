@@ -188,6 +188,10 @@ pub fn effect(effect: &Effect) -> String {
 fn measure(m: &Measure) -> String {
     let measured = value(m.measured, &m.unit);
     let samples = if m.samples > 0 { format!(" ({})", count(m.samples, "sample")) } else { String::new() };
+    let spread = m
+        .spread
+        .map(|s| format!(", p99 {}, {} to {}", value(s.p99, &m.unit), value(s.min, &m.unit), value(s.max, &m.unit)));
+    let samples = spread.unwrap_or_default() + &samples;
     match m.asked {
         Some(asked) => {
             format!("{}: asked {}, measured {measured}{samples}", clean(&m.name), value(asked, &m.unit))
@@ -198,6 +202,8 @@ fn measure(m: &Measure) -> String {
 
 #[cfg(test)]
 mod tests {
+    use toprope_model::step::Spread;
+
     use super::*;
 
     #[test]
@@ -256,9 +262,12 @@ mod tests {
                 asked: Some(200.0),
                 measured: 201.3,
                 samples: 41,
+                spread: Some(Spread { min: 200.1, p50: 201.3, p99: 230.0, max: 1240.0 }),
             }],
             note: None,
         });
-        assert_eq!(told, "delay: asked 200ms, measured 201ms (41 samples); reached 50% of the target");
+        let wanted =
+            "delay: asked 200ms, measured 201ms, p99 230ms, 200ms to 1.24s (41 samples); reached 50% of the target";
+        assert_eq!(told, wanted);
     }
 }

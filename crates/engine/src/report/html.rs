@@ -248,7 +248,7 @@ pub(super) struct Measured {
     pub(super) name: String,
     pub(super) asked: String,
     pub(super) measured: String,
-    /// How far it is off, and how many samples it rests on.
+    /// How far it is off, how it is spread, and how many samples it rests on.
     pub(super) basis: String,
 }
 
@@ -257,11 +257,15 @@ pub(super) fn measures(effect: &Effect) -> Vec<Measured> {
         let off = m.asked.filter(|a| *a != 0.0).map(|a| (m.measured - a) / a.abs() * 100.0);
         let off = off.map(|o| format!("{}{}%", if o > 0.0 { "+" } else { "" }, toprope_model::units::short(o)));
         let samples = (m.samples > 0).then(|| words::samples(m.samples));
+        let spread = m.spread.map(|s| {
+            let [p99, min, max] = [s.p99, s.min, s.max].map(|v| words::value(v, &m.unit));
+            format!("p99 {p99}, {min} to {max}")
+        });
         Measured {
             name: name(&m.name),
             asked: m.asked.map_or_else(|| "—".into(), |a| words::value(a, &m.unit)),
             measured: words::value(m.measured, &m.unit),
-            basis: off.into_iter().chain(samples).collect::<Vec<_>>().join(", "),
+            basis: off.into_iter().chain(spread).chain(samples).collect::<Vec<_>>().join(", "),
         }
     };
     effect.measures.iter().map(row).collect()
@@ -394,6 +398,7 @@ pub(super) fn facts(summary: &Summary<'_>) -> Vec<(&'static str, String)> {
         ("User", name(&started.user)),
         ("Toprope", name(&started.toprope)),
         ("Seed", format!("{} ({})", started.seed, name(&started.generator))),
+        ("Stops early if", started.guardrails.iter().map(|g| clean(g, TEXT)).collect::<Vec<_>>().join("; ")),
         ("Log", words::count(summary.events, "event")),
         ("Log's SHA-256", clean(summary.head, NAME)),
     ];

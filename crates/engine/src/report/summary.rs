@@ -118,6 +118,7 @@ fn nothing_known() -> RunStarted {
         topology: None,
         probes: Vec::new(),
         faults: Vec::new(),
+        guardrails: Vec::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 use toprope_model::event::{Event, Level, Phase, Record};
 use toprope_model::experiment::Experiment;
-use toprope_model::step::Effect;
+use toprope_model::step::{Effect, Measure, Spread};
 use toprope_model::verdict::Outcome;
 
 use super::{Suite, html, json, junit, markdown};
@@ -312,6 +312,17 @@ fn the_effect_is_shown_beside_what_was_asked() {
     let measure = delay(201.4);
     assert_eq!(measure.asked, Some(200.0));
     assert!(page.contains("<td>200ms</td><td>201ms</td><td class=\"quiet\">+0.7%, 312 samples</td>"), "{page}");
+}
+
+#[test]
+fn an_effect_is_shown_with_how_it_is_spread() {
+    let (e, mut log) = held();
+    let spread = Some(Spread { min: 200.1, p50: 201.4, p99: 214.0, max: 1240.0 });
+    let effect =
+        Effect { took: Some(true), reached: Some(1.0), measures: vec![Measure { spread, ..delay(201.4) }], note: None };
+    log.at(32_999, Event::Effect { injection: 0, effect, last: true });
+    let page = html(&log.judged(&e), HEAD);
+    assert!(page.contains("+0.7%, p99 214ms, 200ms to 1.24s, 312 samples</td>"), "{page}");
 }
 
 #[test]

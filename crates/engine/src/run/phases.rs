@@ -10,12 +10,12 @@ use tokio::sync::{mpsc, watch};
 use toprope_model::event::{
     Event, FaultInfo, Level, Phase, PlannedFault, ProbeInfo, Record, RunStarted, Sample, VERSION,
 };
-use toprope_model::experiment::{FaultItem, ProbeItem, RECOVERY, STEADY_STATE, When};
+use toprope_model::experiment::{BACK, FaultItem, ProbeItem, RECOVERY, STEADY_STATE, When};
 use toprope_model::step::Plan;
 use toprope_model::verdict::{Judgement, Outcome};
 use toprope_model::{Experiment, Node, Value};
 
-use super::guardrail::Guardrails;
+use super::guardrail::{Guardrails, Watched};
 use super::inject::plan_fault;
 use super::method::{Course, Job};
 use super::recorder::Recorder;
@@ -27,8 +27,6 @@ use crate::journal::JournalError;
 use crate::pass_through::PassThroughs;
 use crate::probe::{Context, PROBES, Probe};
 
-/// So many good samples in a row end the recovery before its time.
-const BACK: u32 = 3;
 /// Waiting for connections in flight is told when it takes longer.
 const DRAINS_AT_ONCE: Duration = Duration::from_millis(500);
 /// How often the recovery looks whether it is over.
@@ -63,11 +61,11 @@ pub(super) async fn run(
     }
     let log = prepare::begin(&setup.state, &run)?;
     let directory = setup.state.run(&run);
-    let names = setup.experiment.spec.probe_names();
-    let units: Vec<&str> = probes.iter().map(|probe| probe.unit()).collect();
-    let guardrails = Guardrails::new(&setup.experiment.spec.guardrails, &names, &units);
+    let guardrails = Guardrails::new(&setup.experiment, &watched(&setup.experiment, &probes));
+    let mut started = started(&setup, &run, seed, &probes);
+    started.guardrails = guardrails.in_words(&setup.experiment.spec.guardrails);
     let recorder = Arc::new(Recorder::new(log, guardrails, probes.len(), stop.clone(), observer));
-    recorder.record(Event::RunStarted(Box::new(started(&setup, &run, seed, &probes))));
+    recorder.record(Event::RunStarted(Box::new(started)));
     pass_throughs.follow(&recorder, &stop);
     let mut trials = Trials { setup, pass_throughs, stop, recorder, run, seed, probes, injections: Arc::default() };
     let judgement = if trials.setup.experiment.spec.search.is_some() {
@@ -95,6 +93,21 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// The probes as guardrails know them.
+fn watched(experiment: &Experiment, probes: &[Arc<dyn Probe>]) -> Vec<Watched> {
+    let names = experiment.spec.probe_names().into_iter();
+    let items = experiment.spec.probes.iter().zip(names).zip(probes).enumerate();
+    items
+        .map(|(i, ((item, name), probe))| Watched {
+            probe: u32::try_from(i).unwrap_or(u32::MAX),
+            name,
+            unit: probe.unit().to_owned(),
+            when: item.common.when,
+            waits: probe.needs_after_injection().is_some(),
+        })
+        .collect()
 }
 
 fn build_probes(setup: &Setup, run: &str) -> Result<Vec<Arc<dyn Probe>>, RunError> {
@@ -176,6 +189,7 @@ fn started(setup: &Setup, run: &str, seed: u64, probes: &[Arc<dyn Probe>]) -> Ru
         topology: setup.topology.as_ref().map(|t| t.node.to_json()),
         probes: experiment.spec.probes.iter().zip(experiment.spec.probe_names()).zip(probes).map(probe).collect(),
         faults: experiment.faults().into_iter().map(fault).collect(),
+        guardrails: Vec::new(),
     }
 }
 
@@ -339,6 +353,13 @@ impl Trials {
         let method = Job::of(&setup.experiment.spec.method);
         let enough = self.enough_samples(&setup.experiment);
         tokio::pin!(enough);
+        let recorder = self.recorder.clone();
+        let _listens = AbortOnDrop(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                recorder.listen();
+            }
+        }));
         let mut running = course.run(&method);
         tokio::select! {
             () = &mut running => {}

@@ -119,9 +119,23 @@ impl Recorder {
         {
             *streak = if sample.ok && !sample.broken { *streak + 1 } else { 0 };
         }
-        if matches!(stage.phase, Phase::Inject | Phase::Undo)
-            && let Some(why) = inner.guardrails.look(sample, at)
-        {
+        match stage.phase {
+            Phase::SteadyState => inner.guardrails.note_before(sample),
+            Phase::Inject | Phase::Undo => {
+                if let Some(why) = inner.guardrails.look(sample, at) {
+                    self.stop.pull("guardrail", why);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Stops the run if a probe that should have given an answer by now has not.
+    pub(super) fn listen(&self) {
+        let stage = *self.stage.borrow();
+        let mut inner = self.inner();
+        let Inner { guardrails, taken, .. } = &mut *inner;
+        if let Some(why) = guardrails.listen(self.now(), stage, taken) {
             self.stop.pull("guardrail", why);
         }
     }
@@ -153,10 +167,15 @@ impl Recorder {
                 Phase::SteadyState => {
                     inner.taken.fill(0);
                     inner.asked.fill(0);
-                    inner.guardrails.reset();
+                    inner.guardrails.reset(self.now());
                 }
-                // From here on samples are counted: those of the steady state are no part of what is asked for.
-                Phase::Inject => inner.taken.fill(0),
+                Phase::Inject => {
+                    // From here on samples are counted: those of the steady state are no part of what is asked for.
+                    inner.taken.fill(0);
+                    if let Some(why) = inner.guardrails.begin(self.now()) {
+                        self.stop.pull("guardrail", why);
+                    }
+                }
                 Phase::Recovery => {
                     inner.streaks.fill(0);
                     inner.recovery_from = self.now();

@@ -92,6 +92,7 @@ impl Subject<'_> {
             outcome: worst(findings.iter().map(|f| f.outcome)),
             reasons,
             samples: (good, good + count(Worth::Bad)),
+            claims: findings.iter().filter_map(|f| f.claim.clone()).collect(),
             detect_ms: outage.zip(injected).map(|(o, from)| between(from, o.detected)),
             recover_ms: outage.and_then(|o| o.back.map(|back| between(o.detected, back))),
             lost: self.watch.found.as_ref().map(|(acknowledged, lost, _)| (*acknowledged, *lost)),

@@ -135,6 +135,7 @@ impl Log {
             topology: None,
             probes: probes.collect(),
             faults: faults.collect(),
+            guardrails: Vec::new(),
         };
         Self { started, events: Vec::new(), injections: 0 }
     }
@@ -288,5 +289,5 @@ impl Log {
 }
 
 pub(crate) fn delay(measured: f64) -> Measure {
-    Measure { name: "delay".into(), unit: "ms".into(), asked: Some(200.0), measured, samples: 312 }
+    Measure { name: "delay".into(), unit: "ms".into(), asked: Some(200.0), measured, samples: 312, spread: None }
 }

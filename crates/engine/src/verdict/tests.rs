@@ -410,8 +410,12 @@ fn a_claim_needs_the_samples_that_it_needs() {
     expect(
         &judgement,
         Outcome::Inconclusive,
-        "0 of 301 samples were not while the fault was in force; if it goes on like this, 343 more samples are needed",
+        "0 of 301 samples were not while the fault was in force, so that the share lies between 0% and 2.1% (1% may be; \
+         evidence 6.49, and 100 is enough); if it goes on like this, 343 more samples are needed",
     );
+    let claim = &judgement.probes[0].claims[0];
+    assert_eq!((claim.claim.as_str(), claim.samples, claim.missing), ("p99 < 300ms", (0, 301), Some(343)));
+    assert!((claim.alpha - 0.01).abs() < 1e-12 && (claim.allowed - 0.01).abs() < 1e-12, "{claim:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use toprope_model::Comparison;
 use toprope_model::comparison::Op;
 use toprope_model::experiment::ProbeCommon;
-use toprope_model::verdict::Outcome;
+use toprope_model::verdict::{ClaimJudgement, Outcome};
 use toprope_stats::proportion::{Count, Shown};
 use toprope_stats::quantile;
 
@@ -24,11 +24,13 @@ pub(super) struct Finding {
     pub(super) missing: Option<u64>,
     /// Whether it is about the values rather than about good and bad.
     pub(super) about_values: bool,
+    /// The claim that it decided, or did not.
+    pub(super) claim: Option<ClaimJudgement>,
 }
 
 impl Finding {
     pub(super) fn new(outcome: Outcome, text: impl Into<String>) -> Self {
-        Self { outcome, text: text.into(), missing: None, about_values: false }
+        Self { outcome, text: text.into(), missing: None, about_values: false, claim: None }
     }
 }
 
@@ -104,10 +106,8 @@ impl Set<'_> {
 
     /// How many tolerances are claims; at least 1.
     fn claims_made(&self) -> f64 {
-        let share = usize::from(self.common.good.is_some());
-        let quantiles = self.common.tolerances().iter().filter(|t| t.1.is_some_and(|q| q < 1.0)).count();
         #[expect(clippy::cast_precision_loss, reason = "a handful")]
-        let claims = (share + quantiles).max(1) as f64;
+        let claims = self.common.claims().len().max(1) as f64;
         claims
     }
 
@@ -117,7 +117,8 @@ impl Set<'_> {
         let wanted_text = self.common.good.map(|g| g.to_string()).unwrap_or_else(|| "all".into());
         if let (true, Some(alpha), Some(_)) = (self.claims, alpha, self.common.good) {
             let what = format!("at least {wanted_text} of the samples are good");
-            return self.claim(&what, Count { bad: all - good, all }, 1.0 - wanted, alpha);
+            let claim = format!("good {wanted_text}");
+            return self.claim(claim, &what, Count { bad: all - good, all }, 1.0 - wanted, alpha);
         }
         let seen = ratio(good, all);
         if seen >= wanted - 1e-12 {
@@ -198,7 +199,7 @@ impl Set<'_> {
         {
             let what = format!("{name} is {bound}");
             let allowed = if matches!(bound.op(), Op::More | Op::AtLeast) { q } else { 1.0 - q };
-            return self.claim(&what, Count { bad: outside, all: n }, allowed, alpha);
+            return self.claim(format!("{name} {bound}"), &what, Count { bad: outside, all: n }, allowed, alpha);
         }
         #[expect(clippy::cast_precision_loss, reason = "a count of samples")]
         let mean = || values.iter().sum::<f64>() / n as f64;
@@ -231,35 +232,66 @@ impl Set<'_> {
         Finding::new(Outcome::Refuted, text)
     }
 
-    /// A claim about the system: at most the share `allowed` is bad (or out of a bound).
-    fn claim(&self, what: &str, seen: Count, allowed: f64, alpha: Alpha) -> Finding {
+    /// A claim about the system: less than the share `allowed` is bad (or out of a bound).
+    fn claim(&self, claim: String, what: &str, seen: Count, allowed: f64, alpha: Alpha) -> Finding {
         let level = self.common.confidence.map(|c| c.to_string()).unwrap_or_default();
-        let out = format!("{} of {} {} not", seen.bad, samples(seen.all), if seen.bad == 1 { "was" } else { "were" });
-        let held = seen.decide(allowed, alpha.held) == Shown::Below;
-        if held {
-            let bound = words::share(seen.upper_bound(alpha.held));
-            return Finding::new(
-                Outcome::Held,
-                format!("{what}, with {level} confidence: {out}, which is a share below {bound}"),
-            );
-        }
-        if seen.decide(allowed, alpha.refuted) == Shown::Above {
-            let bound = words::share(seen.lower_bound(alpha.refuted));
-            let text = format!(
-                "it is not so that {what}, with {level} confidence: {out} {}, which is a share above {bound}",
-                self.when
-            );
-            return Finding::new(Outcome::Refuted, sentence(&text));
-        }
-        let needed = seen.needed_below(allowed, alpha.held);
-        let rest = match needed {
-            Some(all) => format!("if it goes on like this, {} needed", more(all - seen.all)),
-            None if allowed <= 0.0 => "no number of samples shows that all will be good: ask for 99.9%".into(),
-            None => "so large a share does not show it, however many samples there are".into(),
+        let outcome = if seen.decide(allowed, alpha.held) == Shown::Below {
+            Outcome::Held
+        } else if seen.decide(allowed, alpha.refuted) == Shown::Above {
+            Outcome::Refuted
+        } else {
+            Outcome::Inconclusive
         };
-        let text =
-            format!("neither is shown with {level} confidence, that {what} or that not: {out} {}; {rest}", self.when);
-        Finding { missing: needed.map(|all| all - seen.all), ..Finding::new(Outcome::Inconclusive, sentence(&text)) }
+        let needed = match outcome {
+            Outcome::Inconclusive => seen.needed_below(allowed, alpha.held),
+            _ => None,
+        };
+        let (low, high) = (seen.lower_bound(alpha.refuted), seen.upper_bound(alpha.held));
+        // No evidence is possible for a share that cannot be shown.
+        let evidence = seen.ln_evidence_below(allowed).exp();
+        let judged = ClaimJudgement {
+            claim,
+            outcome,
+            alpha: alpha.held,
+            allowed,
+            samples: (seen.bad, seen.all),
+            between: (low, high),
+            evidence: if evidence.is_nan() { 0.0 } else { evidence.min(1e300) },
+            missing: needed.map(|all| all - seen.all),
+        };
+        let out = format!("{} of {} {} not", seen.bad, samples(seen.all), if seen.bad == 1 { "was" } else { "were" });
+        let (low, high) = (words::share(low), words::share(high));
+        let may_be = format!(
+            "{} may be; evidence {}, and {} is enough",
+            words::share(allowed),
+            words::evidence(judged.evidence),
+            words::evidence(1.0 / alpha.held)
+        );
+        let text = match outcome {
+            Outcome::Held => {
+                format!("{what}, with {level} confidence: {out}, which is a share below {high} ({may_be})")
+            }
+            Outcome::Refuted => sentence(&format!(
+                "it is not so that {what}, with {level} confidence: {out} {}, which is a share above {low} ({} may be)",
+                self.when,
+                words::share(allowed)
+            )),
+            Outcome::Inconclusive => {
+                let rest = match needed {
+                    Some(all) => format!("if it goes on like this, {} needed", more(all - seen.all)),
+                    None if judged.allowed <= 0.0 => {
+                        "no number of samples shows that all will be good: ask for 99.9%".into()
+                    }
+                    None => "so large a share does not show it, however many samples there are".into(),
+                };
+                sentence(&format!(
+                    "neither is shown with {level} confidence, that {what} or that not: {out} {}, so that the share lies \
+                     between {low} and {high} ({may_be}); {rest}",
+                    self.when
+                ))
+            }
+        };
+        Finding { missing: judged.missing, claim: Some(judged), ..Finding::new(outcome, text) }
     }
 }
 

@@ -68,6 +68,21 @@ pub(crate) fn share(share: f64) -> String {
     if share < 0.5 { "less than 0.00001%".into() } else { "more than 99.99999%".into() }
 }
 
+/// Evidence to three digits, and no more than anybody wants to read: `0.41`, `7.1`, `1,200`, `more than 1,000,000`.
+pub(crate) fn evidence(evidence: f64) -> String {
+    if evidence >= 1e6 {
+        "more than 1,000,000".into()
+    } else if evidence >= 99.95 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be below a million")]
+        let whole = evidence.round() as u64;
+        number(if whole >= 1000 { whole / 10 * 10 } else { whole })
+    } else if evidence < 0.005 {
+        "0".into()
+    } else {
+        short((evidence * 100.0).round() / 100.0)
+    }
+}
+
 /// `1 sample`, `2 samples`.
 pub(crate) fn samples(n: u64) -> String {
     count(n, "sample")
@@ -177,6 +192,21 @@ mod tests {
             (1.0 / 3.0, "33.3%"),
         ] {
             assert_eq!(share(s), text);
+        }
+    }
+
+    #[test]
+    fn evidence_has_few_digits() {
+        for (e, text) in [
+            (0.0, "0"),
+            (0.4142, "0.41"),
+            (7.1, "7.1"),
+            (100.0, "100"),
+            (1234.0, "1,230"),
+            (1e9, "more than 1,000,000"),
+            (f64::INFINITY, "more than 1,000,000"),
+        ] {
+            assert_eq!(evidence(e), text);
         }
     }
 

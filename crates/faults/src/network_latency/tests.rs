@@ -45,6 +45,9 @@ async fn life_of_a_redirection(listen: &str) {
     let [delay] = &effect.measures[..] else { panic!("{effect:?}") };
     assert_eq!((delay.asked, delay.samples), (Some(500.0), 2));
     assert!((500.0..900.0).contains(&delay.measured), "{effect:?}");
+    let spread = delay.spread.expect("it was measured of every chunk");
+    assert!(spread.min >= 500.0 && spread.min <= spread.p50 && spread.p50 <= spread.p99, "{effect:?}");
+    assert!(spread.p99 <= spread.max, "{effect:?}");
 
     let draining = injection.release(PATIENCE).await.unwrap().expect("one is in flight");
     assert!(ask(to).unwrap() < STRAIGHT, "new connections go straight at once");

@@ -70,6 +70,7 @@ impl Watch {
             asked: Some(asked),
             measured,
             samples,
+            spread: None,
         };
         let share = if all == 0 { 0.0 } else { stopped as f64 / all as f64 };
         Ok(Effect {

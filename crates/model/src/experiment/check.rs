@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::{FaultItem, GuardrailItem, MethodItem, RATIO_SAMPLES, Spec, When};
+use super::{FaultItem, MethodItem, Spec, When};
 use crate::comparison::Op;
 use crate::diagnostic::Problems;
 use crate::kind::{KindSpec, Tables};
 use crate::node::{Node, Span, Value};
 use crate::search;
 use crate::units::Dur;
+
+mod guardrail;
 
 /// A method takes no longer by plan: beyond it is a typing mistake, or a service, and neither is an experiment.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -95,7 +97,7 @@ pub(super) fn check(spec: &Spec, node: &Node, tables: &Tables, watched: bool, pr
             .add(spec.probes[0].kind_span, "nothing is asked while a fault is in force or after it", "`when: before`")
             .help("what is asked before only cannot refute the hypothesis: leave `when` out, or add a probe");
     }
-    guardrails(spec, node, problems);
+    guardrail::check(spec, node, problems);
     if let Some(wanted) = &spec.search {
         searched(spec, wanted, tables, problems);
     }
@@ -126,7 +128,7 @@ fn probes(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Problems) {
         if common.recovers.is_some() && common.unaffected == Some(true) {
             problems.add(probe.kind_span, "a probe recovers or is unaffected, not both", "says both");
         }
-        claims(probe, problems);
+        claims(spec, probe, node, tables, problems);
         if common.recovers.is_some() && matches!(common.when, When::Before | When::At) {
             let when = if common.when == When::Before { "before" } else { "at" };
             problems
@@ -160,23 +162,88 @@ fn probes(spec: &Spec, node: &Node, tables: &Tables, problems: &mut Problems) {
 }
 
 /// What a probe claims must be able to be false, and to be shown.
-fn claims(probe: &super::ProbeItem, problems: &mut Problems) {
+fn claims(spec: &Spec, probe: &super::ProbeItem, node: &Node, tables: &Tables, problems: &mut Problems) {
     let (common, span) = (&probe.common, probe.kind_span);
     if common.good.is_some_and(|good| good.share() <= 0.0) {
         let help = "what is never refuted shows nothing: say how many must be good, for instance good: 95%";
         problems.add(span, "no sample has to be good", "good: 0%").help(help);
     }
     let Some(confidence) = common.confidence else { return };
+    let at = below(node, span, &["confidence"]);
     if confidence.share() < 0.5 || confidence.share() >= 1.0 {
         problems
-            .add(span, format!("nothing is claimed with a confidence of {confidence}"), "from 50% to below 100%")
+            .add(at, format!("nothing is claimed with a confidence of {confidence}"), "from 50% to below 100%")
             .help("no number of samples makes it certain; 95% and 99% are usual");
+        return;
     }
-    let bounded = |t: &(_, Option<f64>, _, _)| t.1.is_some_and(|q| q < 1.0);
-    if common.good.is_none() && !common.tolerances().iter().any(bounded) {
+    if common.claims().is_empty() {
         problems
-            .add(span, "`confidence` has nothing to claim", "no share and no percentile")
+            .add(at, "`confidence` has nothing to claim", "no share and no percentile")
             .help("give a share of good samples (`good: 99%`) or a percentile (`p95: \"< 300ms\"`); what has no bound by nature, as `max` or `mean`, has no test");
+        return;
+    }
+    if common.when == When::Before {
+        problems
+            .add(at, "a claim is made of what is seen since a fault was injected", "with `when: before`")
+            .help("leave `confidence` out, or ask the probe `when: during`");
+        return;
+    }
+    let by_default = || {
+        let mut faults = spec.method.iter().flat_map(MethodItem::faults);
+        common.unaffected != Some(true) && faults.any(|f| tables.fault(&f.kind).is_some_and(|kind| kind.recovers))
+    };
+    if common.when != When::At && (common.recovers.is_some() || by_default()) {
+        problems
+            .add(at, "a probe that may be bad for a while claims nothing", "this probe recovers")
+            .help("leave `confidence` out; or write `unaffected: true`, if it is to stay good all along");
+        return;
+    }
+    reached(spec, probe, at, problems);
+}
+
+/// Whether the run yields as many samples as the claims take at least.
+fn reached(spec: &Spec, probe: &super::ProbeItem, at: Span, problems: &mut Problems) {
+    let common = &probe.common;
+    let confidence = common.confidence.map(|c| c.to_string()).unwrap_or_default();
+    let (time, yields) = (spec.claimed_time(probe), spec.samples_for_claims(probe));
+    for claim in common.claims() {
+        let Some(needed) = claim.fewest() else {
+            problems
+                .add(
+                    at,
+                    format!("no number of samples shows `{}` with {confidence} confidence", claim.text),
+                    "never shown",
+                )
+                .help("a claim leaves room for what was not seen: ask for good: 99.9%, or leave `confidence` out");
+            continue;
+        };
+        if needed <= yields {
+            continue;
+        }
+        let interval = spec.interval(probe);
+        let mut ways = Vec::new();
+        if common.samples.is_some_and(|n| u64::from(n) < needed) {
+            ways.push(format!("`samples: {needed}`"));
+        }
+        let parts = u32::try_from(needed).unwrap_or(u32::MAX);
+        let often = Duration::from_millis(u64::try_from((time / parts).as_millis()).unwrap_or(u64::MAX));
+        if !often.is_zero() && often < interval {
+            ways.push(format!("`interval: {}`", Dur(often)));
+        }
+        if common.samples.is_none_or(|n| u64::from(n) >= needed) && !time.is_zero() {
+            let seconds = interval.as_secs_f64() * f64::from(parts);
+            ways.push(format!("let the faults last {}", Dur(Duration::from_secs_f64(seconds.ceil().min(1e9)))));
+        } else if time.is_zero() {
+            ways.push("ask it `when: during`, while a fault is in force for a time".into());
+        }
+        let fewer = if yields == 1 { "1 sample".into() } else { format!("{yields} samples") };
+        problems
+            .add(
+                at,
+                format!("this run cannot show `{}` with {confidence} confidence", claim.text),
+                format!("it takes {needed} samples even if all are good, and the run yields {fewer}"),
+            )
+            .help(format!("write {}; or claim less", ways.join(", or ")));
     }
 }
 
@@ -320,71 +387,6 @@ fn parameter(
         problems.add(value_at, format!("`{name}` cannot be {value}: {}", problem.message), problem.label);
     }
     true
-}
-
-fn guardrails(spec: &Spec, node: &Node, problems: &mut Problems) {
-    let names = spec.probe_names();
-    for (i, guardrail) in spec.guardrails.iter().enumerate() {
-        let at = |key: &str| guardrail_at(node, i, key);
-        let watched: Vec<_> = spec
-            .probes
-            .iter()
-            .zip(&names)
-            .filter(|(_, name)| guardrail.probe().is_none_or(|probe| probe == *name))
-            .map(|(probe, _)| probe)
-            .collect();
-        if let (Some(probe), true) = (guardrail.probe(), watched.is_empty()) {
-            problems.unknown_name(at("probe"), "probe", probe, names.iter().map(String::as_str));
-            continue;
-        }
-        match guardrail {
-            GuardrailItem::ErrorRatio(g) => {
-                if g.above.0 >= 100.0 {
-                    problems
-                        .add(at("above"), "this guardrail never stops a run", "no share is larger")
-                        .help("it stops when more than this share is bad: for instance above: 50%");
-                }
-                let fastest = watched.iter().map(|probe| spec.interval(probe)).min().unwrap_or_default();
-                let wanted = fastest * RATIO_SAMPLES;
-                let few = watched.iter().all(|probe| probe.common.samples.is_some_and(|n| n < RATIO_SAMPLES));
-                if g.over.0 < wanted {
-                    let message =
-                        format!("this guardrail never stops a run: it decides on {RATIO_SAMPLES} samples or more");
-                    problems
-                        .add(at("over"), message, format!("the probe is asked every {}", Dur(fastest)))
-                        .help(format!("write over: {} or longer, or ask the probe more often", Dur(wanted)));
-                } else if few && !watched.is_empty() {
-                    let message =
-                        format!("this guardrail never stops a run: it decides on {RATIO_SAMPLES} samples or more");
-                    problems.add(at(""), message, "the probe takes fewer").help("`bad-in-a-row` decides on fewer");
-                }
-            }
-            GuardrailItem::BadInARow(g) if g.samples == 0 => {
-                problems
-                    .add(at("samples"), "this guardrail stops every run at once", "no bad sample is needed")
-                    .help("for instance samples: 3");
-            }
-            GuardrailItem::Value(g) if g.keeps.bound().is_none() => {
-                problems
-                    .add(
-                        at("keeps"),
-                        format!("a probe's value is a number, and `{}` is text", g.keeps),
-                        "not a quantity",
-                    )
-                    .help("for instance keeps: \"< 500ms\"");
-            }
-            GuardrailItem::BadInARow(_) | GuardrailItem::Value(_) => {}
-        }
-    }
-}
-
-/// Where a key of a guardrail was written; its kind's place if it was not.
-fn guardrail_at(node: &Node, number: usize, key: &str) -> Span {
-    let items = node.get("spec").and_then(|spec| spec.get("guardrails"));
-    let item = items.and_then(|items| if let Value::List(items) = &items.value { items.get(number) } else { None });
-    let entry = item.and_then(Node::entries).and_then(|entries| entries.first());
-    let found = entry.map(|entry| entry.node.get(key).map_or(entry.key_span, |node| node.span));
-    found.unwrap_or_else(|| place(node, "guardrails"))
 }
 
 fn searched(spec: &Spec, wanted: &super::Search, tables: &Tables, problems: &mut Problems) {

@@ -170,6 +170,39 @@ fn what_can_neither_be_shown_nor_refuted_is_refused() {
     assert!(read(&probe("p95: \"< 300ms\", confidence: 95%")).is_ok());
 }
 
+#[test]
+fn a_claim_that_the_run_cannot_reach_is_refused_at_its_place() {
+    let probe = |more: &str| TEN_LINES.replace("p99: \"< 300ms\"", more);
+    for (more, says, help) in [
+        (
+            "p99: \"< 300ms\", interval: 100ms, confidence: 99%",
+            "it takes 644 samples even if all are good, and the run yields 301 samples",
+            "write `interval: 46ms`, or let the faults last 1m5s; or claim less",
+        ),
+        ("p99: \"< 300ms\", samples: 200, confidence: 99%", "the run yields 200 samples", "write `samples: 644`"),
+        ("p999: \"< 300ms\", confidence: 99.9%", "this run cannot show `p99.9 < 300ms`", "let the faults last"),
+        ("good: 100%, confidence: 99%", "no number of samples shows `good 100%`", "good: 99.9%"),
+        ("good: 99%, when: after, confidence: 99%", "the run yields 4 samples", "`when: during`"),
+        ("good: 99%, recovers: {within: 1s}, confidence: 99%", "may be bad for a while claims nothing", "unaffected"),
+        ("good: 99%, when: before, confidence: 99%", "since a fault was injected", "`when: during`"),
+    ] {
+        let text = probe(more);
+        let error = read(&text).expect_err(more);
+        assert!(error.contains(says) && error.contains(help), "{more}: {error}");
+        let line = text.lines().position(|l| l.contains("confidence")).unwrap() + 1;
+        let column = text.lines().nth(line - 1).unwrap().find("confidence: ").unwrap() + "confidence: ".len() + 1;
+        assert!(error.contains(&format!("{line}:{column} ")), "{more}: {error}");
+    }
+    // Without an interval the probe is asked as often as the claim takes.
+    let spec = |more: &str| {
+        let mut sources = Sources::default();
+        let node = crate::parse(&mut sources, "f.yaml", &probe(more)).unwrap();
+        Spec::from_node(node.get("spec").unwrap(), &mut Problems::default()).unwrap()
+    };
+    let claimed = spec("p99: \"< 300ms\", confidence: 99%");
+    assert!(claimed.samples_for_claims(&claimed.probes[0]) > 700);
+}
+
 /// What is wrong with a spec that differs from the ten lines in these places.
 fn wrong(edits: &[(&str, &str)]) -> (String, String) {
     let mut text = TEN_LINES.to_owned();
@@ -216,6 +249,35 @@ fn what_could_only_mislead_is_refused_at_its_place() {
             "write over: 7500ms or longer",
         ),
         (vec![("  method:", &guardrail("bad-in-a-row: {samples: 0}"))], "0}", "stops every run at once"),
+        (
+            vec![("  method:", &guardrail("error-ratio: {above: 5%, confidence: 99%, over: 9s}"))],
+            "9s}",
+            "all samples since",
+        ),
+        (
+            vec![("  method:", &guardrail("error-ratio: {above: 5%, confidence: 100%}"))],
+            "100%}",
+            "no guardrail is 100% sure",
+        ),
+        (vec![("  method:", &guardrail("burn-rate: {objective: 100%, above: 2}"))], "100%,", "no error budget"),
+        (vec![("  method:", &guardrail("burn-rate: {objective: 99%, above: 0}"))], "0}", "stops every run at once"),
+        (vec![("  method:", &guardrail("burn-rate: {objective: 90%, above: 10}"))], "10}", "never stops a run"),
+        (
+            vec![("  method:", &guardrail("worse-than-before: {by: 20%, percentile: p99}"))],
+            "worse",
+            "not know what was before",
+        ),
+        (vec![("  method:", &guardrail("lost-telemetry: {samples: 0}"))], "0}", "stops every run at once"),
+        (vec![("  method:", &guardrail("lost-telemetry: {for: 1s}"))], "1s}", "takes a slow answer for none"),
+        (
+            vec![
+                ("for: 30s}", "for: 400ms}"),
+                ("p99: \"< 300ms\"", "interval: 100ms"),
+                ("  method:", &guardrail("error-ratio: {above: 90%, confidence: 99%}")),
+            ],
+            "error-ratio",
+            "never stops a run",
+        ),
         (vec![("  method:", &guardrail("value: {probe: http, keeps: \"== ok\"}"))], "\"== ok\"", "is text"),
         (vec![("  method:", &guardrail("value: {probe: htp, keeps: \"< 5\"}"))], "htp", "did you mean `http`"),
         // What is never asked, or never found.
