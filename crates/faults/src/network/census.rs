@@ -14,6 +14,18 @@ use super::family::Family;
 /// A connection by its socket's number and its ends: numbers of ports are used again soon.
 type Connection = (u64, SocketAddr, SocketAddr);
 
+/// Sockets that a client's open connection can show at either end. Those that only wait for their number to be free again
+/// (TIME_WAIT) are left out: there may be tens of thousands of them.
+const LIVE: [TcpState; 7] = [
+    TcpState::Established,
+    TcpState::SynReceived,
+    TcpState::FinWait1,
+    TcpState::FinWait2,
+    TcpState::CloseWait,
+    TcpState::LastAck,
+    TcpState::Listen,
+];
+
 /// Counts the connections of some clients to a destination.
 #[derive(Debug)]
 pub(crate) struct Census {
@@ -83,7 +95,7 @@ impl Census {
 
     /// One listing of these connections.
     fn listed_past_the_proxy(&mut self) -> Result<HashSet<Connection>, FaultError> {
-        let sockets = tcp_sockets().map_err(|e| FaultError::because("the connections cannot be listed", e))?;
+        let sockets = tcp_sockets(&LIVE).map_err(|e| FaultError::because("the connections cannot be listed", e))?;
         let via_proxy: HashSet<SocketAddr> =
             sockets.iter().filter(|s| self.proxy.contains(&s.local)).map(|s| s.remote).collect();
         let listening: HashSet<u16> =

@@ -162,11 +162,12 @@ impl Way {
 }
 
 pub(super) fn must_be_free(at: SocketAddr) -> Result<(), FaultError> {
-    let sockets = tcp_sockets().map_err(|e| FaultError::because("the listening sockets cannot be listed", e))?;
+    let sockets = tcp_sockets(&[TcpState::Listen])
+        .map_err(|e| FaultError::because("the listening sockets cannot be listed", e))?;
     let same = |s: SocketAddr| {
         s.port() == at.port() && (s.ip() == at.ip() || s.ip().is_unspecified() || at.ip().is_unspecified())
     };
-    match sockets.iter().find(|s| s.state == TcpState::Listen && same(s.local)) {
+    match sockets.iter().find(|s| same(s.local)) {
         None => Ok(()),
         Some(taken) => Err(FaultError::new(format!("{at} cannot be listened on: somebody listens on {}", taken.local))
             .help("choose another port, or end that program")),

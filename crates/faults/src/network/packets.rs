@@ -174,11 +174,10 @@ impl Traffic {
         if matches!(self.protocol, Protocol::Udp | Protocol::Icmp) {
             return Ok(0);
         }
-        let sockets = blocking(tcp_sockets).await?;
+        let sockets = blocking(|| tcp_sockets(&[TcpState::Established])).await?;
         let sockets = sockets.map_err(|e| FaultError::because("the connections cannot be listed", e))?;
         let hit = sockets.iter().filter(|s| {
-            s.state == TcpState::Established
-                && self.destination.networks.iter().any(|n| n.contains(s.remote.ip()))
+            self.destination.networks.iter().any(|n| n.contains(s.remote.ip()))
                 && self.destination.port.is_none_or(|port| port == s.remote.port())
                 && self.owner.port.is_none_or(|port| port == s.local.port())
                 && self.owner.uid.is_none_or(|uid| uid == s.uid)
