@@ -76,7 +76,7 @@ impl Way {
             Clients::Owner(owner) if owner.port.is_none() => {
                 owner.conditions()?;
                 nft::supported().map_err(|e| {
-                    FaultError::because(format!("the connections to {destination} cannot be redirected"), &e).help(
+                    FaultError::because(format!("the connections to {destination} cannot be redirected"), &e.why).help(
                         format!("{}; or add `listen: 127.0.0.1:PORT` and have the client connect there", e.instead),
                     )
                 })?;
@@ -85,9 +85,12 @@ impl Way {
             _ => {
                 connect::rules(destination, 0)?;
                 bpf::supported().map_err(|e| {
-                    FaultError::because(format!("the connections of {} alone cannot be redirected", from.0), &e).help(
-                        "run as root; or select by `user`, `cgroup` or `host: true`, which also works in a network of \
-                         one's own (`toprope exec`); or add `listen: 127.0.0.1:PORT` and have the client connect there",
+                    FaultError::because(format!("the connections of {} alone cannot be redirected", from.0), &e.why).help(
+                        format!(
+                            "{}; or select by `user`, `cgroup` or `host: true`, which also works in a network of one's own \
+                             (`toprope exec`); or add `listen: 127.0.0.1:PORT` and have the client connect there",
+                            e.instead
+                        ),
                     )
                 })?;
                 Ok(Self::Connect(Picked(picked.iter().map(|p| p.id).collect())))

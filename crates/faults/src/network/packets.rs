@@ -106,8 +106,7 @@ impl Traffic {
             ));
         };
         owner.conditions()?;
-        nft::supported()
-            .map_err(|e| FaultError::because("packets cannot be filtered here", &e).help(e.instead.clone()))?;
+        nft::supported().map_err(|e| FaultError::because("packets cannot be filtered here", &e.why).help(e.instead))?;
         let destination = Destination::resolve(to, host).await?;
         let holder = ProcessId::current().map_err(|e| FaultError::because("cannot name this process", e))?;
         Ok(Self { holder, table: unused_name(), owner, destination, protocol, direction })

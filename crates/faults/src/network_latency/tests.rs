@@ -318,8 +318,9 @@ fn without_privileges_the_refusal_names_what_would_work() {
     without_privileges(test, || async {
         let e = NetworkLatency.plan(&params(everybody(server())), &host()).await.unwrap_err();
         assert!(e.message.contains("cannot be redirected") && e.message.contains("CAP_NET_ADMIN"), "{e}");
-        let help = e.help.unwrap();
+        let help = e.help.clone().unwrap();
         assert!(help.contains("as root") && help.contains("toprope exec") && help.contains("listen:"), "{help}");
+        assert_eq!(format!("{e}; {help}").matches("as root").count(), 1, "the advice is given once: {e}; {help}");
     });
 }
 
