@@ -1,6 +1,7 @@
 //! `network-latency`: TCP streams that take longer, as over a distance, a loaded network, or a slow dependency.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -14,6 +15,9 @@ use toprope_model::{Dur, FromNode, KindSpec, Node, Problems, fields};
 use toprope_proxy::{Flow, Latency, Rules, Stats};
 
 use crate::network::{self, Direction, Listen, Reach, Shape};
+
+/// A chunk that was held so long was held by the fault: a proxy alone passes it on in microseconds.
+const EVIDENT: Duration = Duration::from_millis(100);
 
 fields! {
     /// What `network-latency` takes.
@@ -67,7 +71,8 @@ the drain is over. If the injector is killed, the kernel ends the redirection wi
 that went through the proxy are cut. If it stands still, nftables sends new connections straight after two seconds.
 
 The effect is measured: the time from reading each chunk to writing it, and the share of the connections that go through
-the proxy, of those and the ones that are open past it.",
+the proxy, of those and the ones that are open past it. Where a client gives up before the delay is over, nothing is ever
+written: then it counts how long chunks are held so far, or were until their connection ended.",
         example: "- network-latency: {from: {process: checkout}, to: \"127.0.0.1:5432\", delay: 200ms, for: 30s}",
         fields: Delay::fields,
         check,
@@ -149,14 +154,22 @@ impl Delay {
         format!("delay {what} by {}{jitter} on", self.delay)
     }
 
-    fn measured(&self, name: &str, flow: &Flow) -> Option<Measure> {
-        Some(Measure {
-            name: name.into(),
-            unit: "ms".into(),
-            asked: Some(self.delay.0.as_secs_f64() * 1e3),
-            measured: flow.delay.quantile(0.5)?.as_secs_f64() * 1e3,
-            samples: flow.delay.count(),
-        })
+    /// Whether the delay was seen in a direction, and what was measured of it; `None` if nothing came by.
+    fn measured(&self, what: &str, flow: &Flow) -> Option<(bool, Measure)> {
+        let measure = |name: String, asked: Option<Duration>, measured: Duration, samples| {
+            let millis = |d: Duration| d.as_secs_f64() * 1e3;
+            Measure { name, unit: "ms".into(), asked: asked.map(millis), measured: millis(measured), samples }
+        };
+        if let Some(median) = flow.delay.quantile(0.5) {
+            // With a jitter as large as the delay the median is still the delay.
+            let name = format!("delay of {what}");
+            return Some((median >= self.delay.0 / 2, measure(name, Some(self.delay.0), median, flow.delay.count())));
+        }
+        // Nothing was written: the delay is longer than anybody waited so far. Each wait is at least as long as it is yet.
+        let longest = flow.waiting.max(flow.given_up.max())?;
+        let chunks = flow.given_up.count() + u64::from(flow.waiting.is_some());
+        let name = format!("time for which {what} is held so far");
+        (longest >= EVIDENT.min(self.delay.0 / 2)).then(|| (true, measure(name, None, longest, chunks)))
     }
 }
 
@@ -170,17 +183,15 @@ impl Shape for Delay {
     }
 
     fn measure(&self, seen: &Stats) -> (Option<bool>, Vec<Measure>) {
-        let out = || self.measured("delay of what is sent", &seen.up);
-        let back = || self.measured("delay of what comes back", &seen.down);
-        let measures: Vec<Measure> = match self.direction {
-            Direction::In => back().into_iter().collect(),
-            Direction::Out => out().into_iter().collect(),
-            Direction::Both => out().into_iter().chain(back()).collect(),
+        let out = || self.measured("what is sent", &seen.up);
+        let back = || self.measured("what comes back", &seen.down);
+        let (took, measures): (Vec<bool>, Vec<Measure>) = match self.direction {
+            Direction::In => back().into_iter().unzip(),
+            Direction::Out => out().into_iter().unzip(),
+            Direction::Both => out().into_iter().chain(back()).unzip(),
         };
-        // With a jitter as large as the delay the median is still the delay.
         // A ramp may begin at no delay at all, which shows nothing.
-        let took = measures.iter().filter(|_| !self.delay.0.is_zero());
-        let took = took.map(|m| m.asked.is_none_or(|asked| m.measured >= asked / 2.0));
+        let took = took.into_iter().filter(|_| !self.delay.0.is_zero());
         (took.reduce(|all, one| all && one), measures)
     }
 }

@@ -413,3 +413,35 @@ fn what_does_not_go_together_is_refused_at_its_place() {
     check(&Node::from_json(&json!({"to": "db:1", "listen": ":15432", "delay": "1s"})), &mut problems);
     assert!(problems.0.is_empty(), "{problems}");
 }
+
+#[test]
+fn a_delay_that_nobody_waits_for_is_seen_all_the_same() {
+    use std::io::Write;
+    in_own_network("a_delay_that_nobody_waits_for_is_seen_all_the_same", || async {
+        for gives_up_by_reset in [false, true] {
+            let to = server();
+            let parameters = json!({"from": {"host": true}, "to": to.to_string(), "delay": "1h"});
+            let (_, mut injection) = in_force(&NetworkLatency, parameters).await;
+            let mut client = std::net::TcpStream::connect(to).unwrap();
+            client.write_all(b"hello\n").unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            if gives_up_by_reset {
+                toprope_os::sockets::reset_on_close(&client).unwrap();
+            }
+            drop(client);
+            let begun = Instant::now();
+            let effect = loop {
+                let effect = observed(&mut injection).await;
+                if effect.took.is_some() || begun.elapsed() > PATIENCE {
+                    break effect;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            };
+            assert_eq!(effect.took, Some(true), "by a reset: {gives_up_by_reset}: {effect:?}");
+            let [held] = &effect.measures[..] else { panic!("{effect:?}") };
+            assert_eq!((held.name.as_str(), held.asked), ("time for which what comes back is held so far", None));
+            assert!(held.measured >= 100.0, "{effect:?}");
+            injection.release(PATIENCE).await.unwrap();
+        }
+    });
+}
