@@ -165,7 +165,7 @@ impl Injection for Cut {
                     measured: hit as f64,
                     samples: hit,
                 }],
-                note: (hit == 0).then(|| "no packet came by so far".into()),
+                note: self.0.note(hit),
             })
         }
         .boxed()

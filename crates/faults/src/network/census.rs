@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use toprope_engine::fault::FaultError;
 use toprope_model::target::Target;
+use toprope_os::address::Cidr;
 use toprope_os::sockets::{SocketOwners, TcpSocket, TcpState, tcp_sockets};
 
 use super::clients::{Clients, Owner};
@@ -76,6 +77,12 @@ impl Census {
         Self { pass_through, ..self }
     }
 
+    /// Counts connections to further addresses too.
+    pub(crate) fn also_to(&mut self, networks: Vec<Cidr>) {
+        let known = &mut self.destination.networks;
+        known.extend(networks.into_iter().filter(|n| !known.contains(n)).collect::<Vec<_>>());
+    }
+
     /// How many connections of the clients to the destination are open and do not go through the proxy.
     ///
     /// Sockets, their other ends and who holds them are listed one after the other, and connections come and go
@@ -125,5 +132,42 @@ impl Census {
         port.is_none_or(|port| port == remote.port())
             && networks.iter().any(|n| n.contains(remote.ip()))
             && (self.destination.means_loopback() || !remote.ip().is_loopback())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{echo, in_own_network};
+    use super::*;
+    use crate::testing::host;
+
+    #[test]
+    fn a_connection_to_an_address_that_the_name_got_later_goes_past_the_proxy() {
+        in_own_network("a_connection_to_an_address_that_the_name_got_later_goes_past_the_proxy", || async {
+            let later = echo("127.0.0.2:0");
+            let before = format!("127.0.0.1:{}", later.port()).parse().unwrap();
+            let destination = Destination::resolve(&before, &host()).await.unwrap();
+            let mut census = Census::new(None, &destination, |_| panic!("everybody is meant")).unwrap();
+            let mut child = connected(later);
+            assert_eq!(census.past_the_proxy().unwrap(), 0, "the name did not stand for that");
+            for _ in 0..2 {
+                census.also_to(vec![later.ip().into()]);
+                assert_eq!(census.past_the_proxy().unwrap(), 1);
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+        });
+    }
+
+    /// Another process that is connected: what this one holds are the proxy's connections.
+    fn connected(to: SocketAddr) -> std::process::Child {
+        use std::io::{BufRead, BufReader};
+        let script = format!("exec 3<>/dev/tcp/{}/{} && echo there && exec sleep 600", to.ip(), to.port());
+        let mut command = std::process::Command::new("bash");
+        let mut child = command.args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "there\n");
+        child
     }
 }

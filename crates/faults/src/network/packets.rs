@@ -159,6 +159,11 @@ impl Traffic {
         Ok(vec![format!("{what} is gone, and packets pass")])
     }
 
+    /// Where it goes.
+    pub(super) fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
     /// What the user should know of the directions.
     pub(crate) fn one_way(&self) -> Option<String> {
         (self.owner.uid.is_some() && self.direction == Direction::Both).then(|| {
