@@ -187,7 +187,9 @@ fn a_command_in_a_network_of_its_own_sees_the_user_that_it_is_and_a_process_list
     let seen = format!("{}{}", done.stdout, done.stderr);
     assert!(seen.contains("65534\n65534\n"), "{done}");
     assert!(seen.contains("CapEff:\t0000000000000000"), "{done}");
-    for line in ["toprope         toprope injector", "toprope         toprope guard"] {
+    for line in
+        ["toprope         toprope injector network-partition", "toprope         toprope guard network-partition"]
+    {
         assert!(seen.contains(line), "no {line:?}: {done}");
     }
     toprope.assert_nothing_own(&toprope.spawn(toprope.wrapped(&nobody, &["residue", "--own", "--json"])).wait());

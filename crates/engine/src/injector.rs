@@ -13,7 +13,7 @@ mod serve;
 
 pub use client::{Injector, InjectorError};
 pub use launch::{Launch, serve_launcher};
-pub(crate) use launch::{Role, Started};
+pub(crate) use launch::{Role, Started, label};
 pub(crate) use message::Failure;
 pub use message::{ApplyRequest, Change, FromInjector, Limits, PlanRequest, ToInjector};
 pub use serve::serve;

@@ -188,9 +188,9 @@ async fn serve_run(
                     None => Err(FaultError::new("this Toprope does not know the fault")),
                     Some(planned) => planned.plan().await,
                 };
-                let lasting = planned.as_ref().is_some_and(|p| p.fault.spec().lasting);
-                if answer.is_ok() && lasting && guard.is_none() {
-                    guard = Guard::start(&executable).ok();
+                let lasting = planned.as_ref().map(|p| p.fault.spec()).filter(|spec| spec.lasting);
+                if let (true, Some(kind), None) = (answer.is_ok(), lasting.map(|spec| spec.spec.kind), &guard) {
+                    guard = Guard::start(&executable, kind).ok();
                 }
                 run.send(match answer {
                     Ok(plan) => FromInjector::Planned(Box::new(plan)),
