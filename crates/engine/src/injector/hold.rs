@@ -23,6 +23,8 @@ const OBSERVE_EVERY: Duration = Duration::from_millis(500);
 /// How long one measurement may take before it counts as failed.
 const OBSERVE_LIMIT: Duration = Duration::from_secs(5);
 /// The same when the run is being stopped.
+/// How much longer than asked a fault stays in force at most so that its effect can be measured a last time.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 const URGENT: Duration = Duration::from_millis(20);
 /// How long the effect of a fault that happens at one instant is looked for, where the fault itself sets no limit.
 const INSTANT_LIMIT: Duration = Duration::from_secs(300);
@@ -80,9 +82,11 @@ pub(super) async fn hold(
     }
     let _ = entry.mark(&Mark::Applied);
     run.send(FromInjector::Applied).await;
+    let undoing = |guard: &Option<Guard>| guard.iter().for_each(Guard::undoing);
     let effect = if planned.fault.spec().lasting {
         in_force(planned, deadline, &request.changes, &mut injections, &mut guard, requests, run).await
     } else {
+            undoing(&guard);
         instant(&mut injections, requests).await
     };
     run.send(FromInjector::Effect { effect, last: true }).await;
@@ -98,6 +102,7 @@ pub(super) async fn hold(
     }
 }
 
+    undoing(&guard);
 fn intent(planned: &Planned, plan: &Plan, request: &ApplyRequest, deadline: Duration) -> Result<Intent, FaultError> {
     let injector = ProcessId::current().map_err(|e| FaultError::because("cannot name this process", e))?;
     Ok(Intent {
@@ -288,12 +293,12 @@ async fn in_force(
     // What counts when there is no time for a last look.
     let mut latest = Effect::default();
     let Ok(mut terminated) = signal(SignalKind::terminate()) else {
-        return observe(injections).await;
+        return last_look(injections, latest).await;
     };
     loop {
         let now = boottime();
         if now >= deadline {
-            return observe(injections).await;
+            return last_look(injections, latest).await;
         }
         if let Some(change) = changes.next_if(|c| started + Duration::from_millis(c.after_ms) <= now) {
             adjust(planned, change, injections, run).await;
@@ -305,7 +310,7 @@ async fn in_force(
                 effect = observe(injections) => effect,
                 request = requests.recv() => match request {
                     None | Some(ToInjector::Release { urgent: true, .. }) => return latest,
-                    Some(ToInjector::Release { urgent: false, .. }) => return observe(injections).await,
+                    Some(ToInjector::Release { urgent: false, .. }) => return last_look(injections, latest).await,
                     Some(_) => continue,
                 },
             };
@@ -317,12 +322,16 @@ async fn in_force(
         let wake = [Some(deadline), Some(next_look), change_at].into_iter().flatten().min().unwrap_or(deadline);
         let woken = {
             let ended = select_all(injections.iter_mut().map(|i| i.ended()));
+                () = tokio::time::sleep((deadline + LAST_LOOK).saturating_sub(now)) => return late(latest),
             tokio::select! {
                 () = tokio::time::sleep(wake.saturating_sub(now)) => Woken::Time,
                 _ = terminated.recv() => Woken::Ended("the injector was told to stop".into()),
                 (why, ..) = ended => Woken::Ended(why),
                 news = news_of(guard) => match news {
                     News::Replaced(what) => Woken::Noticed(what),
+            if boottime() >= deadline {
+                return latest; // It was the last one.
+            }
                     News::Lost(why) => Woken::Ended(why),
                 },
                 request = requests.recv() => match request {
@@ -340,10 +349,10 @@ async fn in_force(
             Woken::Released { urgent: true } => {
                 return tokio::time::timeout(URGENT, observe(injections)).await.unwrap_or(latest);
             }
-            Woken::Released { urgent: false } => return observe(injections).await,
+            Woken::Released { urgent: false } => return last_look(injections, latest).await,
             Woken::Ended(why) => {
                 run.send(FromInjector::Ended(why)).await;
-                return observe(injections).await;
+                return last_look(injections, latest).await;
             }
         }
     }
@@ -363,6 +372,22 @@ enum Woken {
     Ended(String),
 }
 
+/// The last measurement. The fault is over: one that takes its time is not waited for, and what was measured before counts.
+async fn last_look(injections: &mut [Box<dyn Injection>], latest: Effect) -> Effect {
+    tokio::time::timeout(LAST_LOOK, observe(injections)).await.unwrap_or_else(|_| late(latest))
+}
+
+/// What was measured before, and why nothing after it.
+fn late(latest: Effect) -> Effect {
+    let before = match latest == Effect::default() {
+        true => "there was none before it",
+        false => "what counts is the one before it",
+    };
+    let why = format!("the last measurement was given up {LAST_LOOK:?} after the fault's end: {before}");
+    let note = latest.note.map_or(why.clone(), |note| format!("{note}; {why}"));
+    Effect { note: Some(note), ..latest }
+}
+
 /// What happened to the guard.
 async fn news_of(guard: &mut Option<Guard>) -> News {
     match guard {
@@ -380,4 +405,45 @@ async fn adjust(planned: &Planned, change: &Change, injections: &mut [Box<dyn In
     }
     let (parameter, value) = (change.parameter.clone(), change.value.clone());
     run.send(FromInjector::Adjusted { parameter, value }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+
+    /// Something in force whose effect takes so long to measure.
+    struct Slow(Duration);
+
+    impl Injection for Slow {
+        fn observe(&mut self) -> BoxFuture<'_, Result<Effect, FaultError>> {
+            async {
+                tokio::time::sleep(self.0).await;
+                Ok(Effect { took: Some(true), ..Effect::default() })
+            }
+            .boxed()
+        }
+
+        fn release(self: Box<Self>, _: Duration) -> BoxFuture<'static, Result<Option<Draining>, FaultError>> {
+            async { Ok(None) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_last_measurement_that_takes_its_time_is_given_up_and_told() {
+        let before = Effect { took: Some(false), note: Some("3 of 9".into()), ..Effect::default() };
+        let mut slow: [Box<dyn Injection>; 1] = [Box::new(Slow(Duration::from_secs(600)))];
+        let begun = Instant::now();
+        let effect = last_look(&mut slow, before.clone()).await;
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert_eq!(effect.took, Some(false));
+        let note = effect.note.unwrap();
+        assert!(note.starts_with("3 of 9; the last measurement was given up 1s after"), "{note}");
+
+        let mut quick: [Box<dyn Injection>; 1] = [Box::new(Slow(Duration::ZERO))];
+        assert_eq!(last_look(&mut quick, before).await, Effect { took: Some(true), ..Effect::default() });
+    }
 }

@@ -238,7 +238,7 @@ async fn listen(reader: OwnedReadHalf, answer: Pending, requests: mpsc::Unbounde
 
 async fn undo(journal: &Journal, record: &std::path::Path, table: FaultTable, host: &Host) -> Undone {
     let undone = match journal.read(record) {
-        Ok(read) => crate::undo::undo_record(journal, &read, table, host, "run").await,
+        Ok(read) => crate::undo::undo_record(journal, &read, table, host, "run", vec![]).await,
         Err(error) => Err(error),
     };
     undone.unwrap_or_else(|error| Undone {
