@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::mount::MsFlags;
 use toprope_model::event::Event;
-use toprope_os::process::{ProcessInfo, Signal, State};
+use toprope_os::process::{Pidfd, ProcessInfo, Signal, State};
 use toprope_tests::programs::installed;
 use toprope_tests::{Toprope, eventually, is_root, network, skip};
 

@@ -4,6 +4,7 @@
 //! injector, because a stopped run keeps its socket open. When the injector dies, the kernel undoes what it owns and
 //! the [`crate::guard`] undoes the rest from the journal.
 
+mod claims;
 mod client;
 mod hold;
 mod launch;

@@ -11,6 +11,7 @@ use toprope_model::step::{Effect, Plan, Step, Undo, Undone};
 use toprope_os::process::ProcessId;
 use toprope_os::time::boottime;
 
+use super::claims::Claims;
 use super::message::{ApplyRequest, Change, FromInjector, ToInjector};
 use super::serve::{Planned, Requests, ToRun};
 use crate::fault::{Draining, FaultError, Injection, Params};
@@ -22,9 +23,9 @@ use crate::pass_through::Lent;
 const OBSERVE_EVERY: Duration = Duration::from_millis(500);
 /// How long one measurement may take before it counts as failed.
 const OBSERVE_LIMIT: Duration = Duration::from_secs(5);
-/// The same when the run is being stopped.
 /// How much longer than asked a fault stays in force at most so that its effect can be measured a last time.
 const LAST_LOOK: Duration = Duration::from_secs(1);
+/// The same when the run is being stopped.
 const URGENT: Duration = Duration::from_millis(20);
 /// How long the effect of a fault that happens at one instant is looked for, where the fault itself sets no limit.
 const INSTANT_LIMIT: Duration = Duration::from_secs(300);
@@ -58,6 +59,15 @@ pub(super) async fn hold(
         Ok(entry) => entry,
         Err(error) => return run.send(failed(error)).await,
     };
+    // The journal knows those of its own home, and names the run; others of this host are known by what they hold.
+    let claims = match Claims::take(&plan.steps) {
+        Ok(claims) => claims,
+        Err(error) => {
+            let _ = entry.mark(&Mark::Undone(Undone { clean: true, by: "injector".into(), ..Undone::default() }));
+            let _ = journal.remove(entry.path());
+            return run.send(failed(error)).await;
+        }
+    };
     if planned.fault.spec().lasting {
         let armed = match &mut guard {
             Some(guard) => guard.arm(journal, entry.path(), &planned.host, deadline).await,
@@ -66,15 +76,19 @@ pub(super) async fn hold(
         if let Err(error) = armed {
             let _ = entry.mark(&Mark::Undone(Undone { clean: true, by: "injector".into(), ..Undone::default() }));
             let _ = journal.remove(entry.path());
+            drop(claims);
             let why = FaultError::because("there is no guard, and nothing is injected without one", error);
             return run.send(failed(why)).await;
         }
     }
     let mut injections = Vec::new();
+    let undoing = |guard: &Option<Guard>| guard.iter().for_each(Guard::undoing);
     match apply(planned, &plan, &mut entry, &mut injections).await {
         Ok(()) => {}
         Err(error) => {
+            undoing(&guard);
             let (undone, _) = release(planned, &plan, injections, &mut entry, Duration::ZERO).await;
+            drop(claims);
             run.send(FromInjector::ApplyFailed { failure: error.into(), undone }).await;
             finish(journal, &entry, guard, requests).await;
             return;
@@ -82,17 +96,18 @@ pub(super) async fn hold(
     }
     let _ = entry.mark(&Mark::Applied);
     run.send(FromInjector::Applied).await;
-    let undoing = |guard: &Option<Guard>| guard.iter().for_each(Guard::undoing);
     let effect = if planned.fault.spec().lasting {
         in_force(planned, deadline, &request.changes, &mut injections, &mut guard, requests, run).await
     } else {
-            undoing(&guard);
         instant(&mut injections, requests).await
     };
     run.send(FromInjector::Effect { effect, last: true }).await;
+    undoing(&guard);
     run.send(FromInjector::Undoing).await;
     let drain = Duration::from_millis(request.drain_ms);
     let (undone, draining) = release(planned, &plan, injections, &mut entry, drain).await;
+    // Before the run hears of it, and may inject the next one; connections in flight claim nothing.
+    drop(claims);
     run.send(FromInjector::Undone(undone)).await;
     finish(journal, &entry, guard, requests).await;
     if !draining.is_empty() {
@@ -102,7 +117,6 @@ pub(super) async fn hold(
     }
 }
 
-    undoing(&guard);
 fn intent(planned: &Planned, plan: &Plan, request: &ApplyRequest, deadline: Duration) -> Result<Intent, FaultError> {
     let injector = ProcessId::current().map_err(|e| FaultError::because("cannot name this process", e))?;
     Ok(Intent {
@@ -308,12 +322,16 @@ async fn in_force(
             // A stop is heard while a slow measurement is under way.
             latest = tokio::select! {
                 effect = observe(injections) => effect,
+                () = tokio::time::sleep((deadline + LAST_LOOK).saturating_sub(now)) => return late(latest),
                 request = requests.recv() => match request {
                     None | Some(ToInjector::Release { urgent: true, .. }) => return latest,
                     Some(ToInjector::Release { urgent: false, .. }) => return last_look(injections, latest).await,
                     Some(_) => continue,
                 },
             };
+            if boottime() >= deadline {
+                return latest; // It was the last one.
+            }
             run.send(FromInjector::Effect { effect: latest.clone(), last: false }).await;
             next_look = boottime() + OBSERVE_EVERY;
             continue;
@@ -322,16 +340,12 @@ async fn in_force(
         let wake = [Some(deadline), Some(next_look), change_at].into_iter().flatten().min().unwrap_or(deadline);
         let woken = {
             let ended = select_all(injections.iter_mut().map(|i| i.ended()));
-                () = tokio::time::sleep((deadline + LAST_LOOK).saturating_sub(now)) => return late(latest),
             tokio::select! {
                 () = tokio::time::sleep(wake.saturating_sub(now)) => Woken::Time,
                 _ = terminated.recv() => Woken::Ended("the injector was told to stop".into()),
                 (why, ..) = ended => Woken::Ended(why),
                 news = news_of(guard) => match news {
                     News::Replaced(what) => Woken::Noticed(what),
-            if boottime() >= deadline {
-                return latest; // It was the last one.
-            }
                     News::Lost(why) => Woken::Ended(why),
                 },
                 request = requests.recv() => match request {
@@ -358,20 +372,6 @@ async fn in_force(
     }
 }
 
-/// Why a fault in force is looked at.
-enum Woken {
-    /// Something is due.
-    Time,
-    /// Something that the run should know.
-    Noticed(String),
-    /// The run says that it is over.
-    Released { urgent: bool },
-    /// The run is gone.
-    Alone,
-    /// It ended by itself.
-    Ended(String),
-}
-
 /// The last measurement. The fault is over: one that takes its time is not waited for, and what was measured before counts.
 async fn last_look(injections: &mut [Box<dyn Injection>], latest: Effect) -> Effect {
     tokio::time::timeout(LAST_LOOK, observe(injections)).await.unwrap_or_else(|_| late(latest))
@@ -386,6 +386,20 @@ fn late(latest: Effect) -> Effect {
     let why = format!("the last measurement was given up {LAST_LOOK:?} after the fault's end: {before}");
     let note = latest.note.map_or(why.clone(), |note| format!("{note}; {why}"));
     Effect { note: Some(note), ..latest }
+}
+
+/// Why a fault in force is looked at.
+enum Woken {
+    /// Something is due.
+    Time,
+    /// Something that the run should know.
+    Noticed(String),
+    /// The run says that it is over.
+    Released { urgent: bool },
+    /// The run is gone.
+    Alone,
+    /// It ended by itself.
+    Ended(String),
 }
 
 /// What happened to the guard.

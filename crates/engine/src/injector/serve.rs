@@ -15,7 +15,7 @@ use toprope_model::Node;
 use toprope_model::step::{Plan, Undone};
 
 use super::message::{FromInjector, Limits, PlanRequest, ToInjector};
-use super::{hold, privileges};
+use super::{claims, hold, privileges};
 use crate::fault::{Fault, FaultError, FaultTable, Params};
 use crate::guard::Guard;
 use crate::host::{Host, Person};
@@ -88,6 +88,11 @@ impl Planned {
         let plan = planned.map_err(|error| self.named_holder(error))?;
         within_limits(&plan, self.limits)?;
         self.journal.refuse_taken(&plan.steps)?;
+        // What this home's journal has in the meantime, it can say more of.
+        if let Err(error) = claims::refuse_taken(&plan.steps) {
+            self.journal.refuse_taken(&plan.steps)?;
+            return Err(error);
+        }
         Ok(plan)
     }
 
