@@ -415,6 +415,9 @@ mod tests {
             for arguments in [
                 "link add toprope0 type veth peer name toprope1",
                 "address add 10.9.0.1/24 dev toprope0",
+                // Else the kernel itself sends what IPv6 needs on a new link, and that is hit too.
+                "link set toprope0 addrgenmode none",
+                "link set toprope1 addrgenmode none",
                 "link set toprope0 up",
                 "link set toprope1 up",
             ] {
