@@ -163,8 +163,32 @@ impl Toprope {
         let (stdout, stderr) = (self.path(&format!("stdout-{number}")), self.path(&format!("stderr-{number}")));
         let file = |path: &Path| File::create(path).expect("the directory can be written");
         command.stdin(Stdio::null()).stdout(file(&stdout)).stderr(file(&stderr));
+        self.wait_for_the_machine(&command);
         let child = command.spawn().expect("toprope can be started");
         Running { toprope: self, child, stdout, stderr, started: Instant::now(), log: None }
+    }
+
+    /// Waits until no other test loads this machine's cores or memory, if this command does or plans to: two at once are
+    /// refused, whatever their TOPROPE_HOME. The turn lasts until this process ends.
+    fn wait_for_the_machine(&self, command: &Command) {
+        static TURN: std::sync::OnceLock<File> = std::sync::OnceLock::new();
+        let loads = |text: &str| text.contains("cpu-stress") || text.contains("memory-stress");
+        let file_loads = |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| loads(&text));
+        let of_argument = |argument: &std::ffi::OsStr| {
+            let path = self.directory().join(argument);
+            let inside = std::fs::read_dir(&path).into_iter().flatten().flatten();
+            argument.to_str().is_some_and(loads)
+                || file_loads(&path)
+                || inside.into_iter().any(|e| file_loads(&e.path()))
+        };
+        if command.get_args().any(of_argument) {
+            TURN.get_or_init(|| {
+                let path = std::env::temp_dir().join("toprope-tests-that-load-the-machine");
+                let file = File::options().create(true).append(true).open(path).expect("a temporary file can be made");
+                file.lock().expect("a file can be locked");
+                file
+            });
+        }
     }
 
     /// The directories of all runs, the oldest first.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::mount::MsFlags;
 use toprope_model::event::Event;
-use toprope_os::process::{ProcessInfo, Signal, State};
+use toprope_os::process::{Pidfd, ProcessInfo, Signal, State};
 use toprope_tests::programs::installed;
 use toprope_tests::{Toprope, eventually, is_root, network, skip};
 
@@ -187,7 +187,9 @@ fn a_command_in_a_network_of_its_own_sees_the_user_that_it_is_and_a_process_list
     let seen = format!("{}{}", done.stdout, done.stderr);
     assert!(seen.contains("65534\n65534\n"), "{done}");
     assert!(seen.contains("CapEff:\t0000000000000000"), "{done}");
-    for line in ["toprope         toprope injector", "toprope         toprope guard"] {
+    for line in
+        ["toprope         toprope injector network-partition", "toprope         toprope guard network-partition"]
+    {
         assert!(seen.contains(line), "no {line:?}: {done}");
     }
     toprope.assert_nothing_own(&toprope.spawn(toprope.wrapped(&nobody, &["residue", "--own", "--json"])).wait());
@@ -278,6 +280,68 @@ fn a_second_run_on_the_same_target_is_refused_and_one_on_another_is_not() {
     first.signal(Signal::INT);
     first.wait().expect(5);
     assert!(!one.is_held() && !two.is_held());
+    toprope.assert_clean();
+}
+
+#[test]
+fn what_a_run_of_another_home_has_taken_is_refused_until_it_is_over() {
+    let (one, other) = (Toprope::new(), Toprope::new());
+    let file = one.path("taken");
+    let experiment = |toprope: &Toprope, check: &str| {
+        let (file, check) = (file.display(), toprope.path(check));
+        let check = check.display();
+        let fault = format!("{{apply: [touch, {file}], check: [test, -e, {check}], undo: [rm, -f, {file}], for: 60s}}");
+        toprope.experiment("taken", &format!("probes: [command: {{run: ['true']}}]\nmethod: [command: {fault}]"))
+    };
+    // What they do is the same; what the second one would look at is its own.
+    let (first, second) = (experiment(&one, "taken"), experiment(&other, "other"));
+    let second = second.to_str().expect("a path of this test");
+    let mut run = one.start(&["run", first.to_str().expect("a path of this test")]);
+    run.until_in_force();
+    for command in ["plan", "run"] {
+        let refused = other.run(&[command, second]).expect(2);
+        assert!(refused.stderr.contains("is already taken by"), "{refused}");
+        assert!(refused.stderr.contains("toprope injector command"), "it says by whom: {refused}");
+        assert!(refused.stderr.contains("toprope undo"), "and what to do: {refused}");
+    }
+    assert!(file.exists(), "the first run's fault was touched");
+    run.signal(Signal::INT);
+    run.wait().expect(5);
+    other.run(&["plan", second]).expect(0);
+    // One that was killed has nothing any more, either.
+    let mut run = one.start(&["run", first.to_str().expect("a path of this test")]);
+    run.until_in_force();
+    run.injectors().iter().for_each(|injector| Pidfd::open(injector).unwrap().signal(Signal::KILL).unwrap());
+    run.wait();
+    other.run(&["plan", second]).expect(0);
+    one.assert_clean();
+    other.assert_clean();
+}
+
+#[test]
+fn a_measurement_that_takes_its_time_keeps_no_fault_in_force() {
+    let toprope = Toprope::new();
+    let (file, slow) = (toprope.path("flag"), toprope.path("slow"));
+    let (file, slow) = (file.display(), slow.display());
+    // The first look, by which it is seen to be in force, is quick.
+    let check = format!("test -e {file} || exit 1; test -e {slow} && sleep 60; touch {slow}");
+    let spec = format!(
+        "probes: [command: {{run: ['true']}}]\n\
+         method: [command: {{apply: [touch, {file}], check: [sh, -c, '{check}'], undo: [rm, -f, {file}], for: 2s}}]"
+    );
+    let done = toprope.run(&["run", toprope.experiment("slow", &spec).to_str().expect("a path of this test")]);
+    assert!(matches!(done.code, Some(0 | 3)), "{done}");
+    let log = toprope.log();
+    let at = |wanted: fn(&Event) -> bool| log.records.iter().find(|r| wanted(&r.event)).expect("it happened").at;
+    let held = at(|e| matches!(e, Event::Undoing { .. })) - at(|e| matches!(e, Event::Injected { .. }));
+    // Two measurements of five seconds each would end after ten.
+    assert!(Duration::from_nanos(held) < Duration::from_secs(8), "{held} ns for 2 s");
+    let notes = log.records.iter().filter_map(|r| match &r.event {
+        Event::Effect { effect, last: true, .. } => effect.note.clone(),
+        _ => None,
+    });
+    let notes: Vec<String> = notes.collect();
+    assert!(notes[0].contains("the last measurement was given up"), "{notes:?}");
     toprope.assert_clean();
 }
 

@@ -3,6 +3,7 @@
 mod excerpt;
 mod foreign;
 
+use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, Report, Severity};
@@ -45,6 +46,8 @@ pub fn problems_as_text(sources: &Sources, problems: &Problems, colours: bool) -
     let theme = if colours { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_context_lines(1);
     let mut text = String::new();
+    // A text is made fit to be shown once, however many problems are in it.
+    let mut excerpts: HashMap<*const u8, Excerpt> = HashMap::new();
     for problem in problems.0.iter().take(SHOWN) {
         let mut diagnostic = MietteDiagnostic::new(shown(&problem.message)).with_severity(Severity::Error);
         if let Some(help) = &problem.help {
@@ -53,17 +56,18 @@ pub fn problems_as_text(sources: &Sources, problems: &Problems, colours: bool) -
         let source = problem.span.and_then(|span| sources.get(span).map(|source| (span, source)));
         let report: Report = match source {
             Some((span, source)) => {
-                let excerpt = Excerpt::new(&source.name, &source.text);
+                let excerpt = excerpts.entry(source.text.as_ptr());
+                let excerpt = excerpt.or_insert_with(|| Excerpt::new(&source.name, &source.text));
                 let label = Some(shown(&problem.label)).filter(|l| !l.is_empty());
                 let length = excerpt.label_length(span.start, span.end);
                 diagnostic = diagnostic.with_label(LabeledSpan::new(label, span.start, length));
-                Report::new(diagnostic).with_source_code(excerpt)
+                Report::new(diagnostic).with_source_code(excerpt.clone())
             }
             None => Report::new(diagnostic),
         };
         let _ = handler.render_report(&mut text, report.as_ref());
     }
-    let count = problems.0.len();
+    let count = problems.count();
     let more = if count > SHOWN { format!("; the first {SHOWN} are shown") } else { String::new() };
     text.push_str(&format!("{count} problem{}{more}\n", if count == 1 { "" } else { "s" }));
     text

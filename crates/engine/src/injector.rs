@@ -4,6 +4,7 @@
 //! injector, because a stopped run keeps its socket open. When the injector dies, the kernel undoes what it owns and
 //! the [`crate::guard`] undoes the rest from the journal.
 
+mod claims;
 mod client;
 mod gate;
 mod hold;
@@ -16,7 +17,7 @@ mod service;
 pub use client::{Injector, InjectorError};
 pub use gate::{Gate, POLICY};
 pub use launch::{Launch, serve_launcher};
-pub(crate) use launch::{Role, Started};
+pub(crate) use launch::{Role, Started, label};
 pub(crate) use message::Failure;
 pub use message::{ApplyRequest, Change, FromInjector, Limits, PlanRequest, ToInjector};
 pub use serve::serve;

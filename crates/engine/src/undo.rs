@@ -8,7 +8,7 @@ use crate::host::Host;
 use crate::journal::{Journal, JournalError, Record};
 
 /// Undoes one record's steps in reverse order and marks it. Does nothing to a record that is undone, and waits for
-/// anybody who is undoing it at this moment.
+/// anybody who is undoing it at this moment. `notes` stand before what the undo itself has to tell.
 ///
 /// The injector that held it must be dead.
 ///
@@ -20,6 +20,7 @@ pub async fn undo_record(
     table: FaultTable,
     host: &Host,
     by: &str,
+    notes: Vec<String>,
 ) -> Result<Undone, JournalError> {
     let _lock = journal.lock(&record.path)?;
     let record = journal.read(&record.path)?;
@@ -28,7 +29,7 @@ pub async fn undo_record(
     }
     let mut entry = journal.reopen(&record)?;
     entry.mark(&Mark::Undoing(by.into()))?;
-    let mut undone = Undone { clean: true, by: by.into(), ..Undone::default() };
+    let mut undone = Undone { clean: true, by: by.into(), notes, drained: None };
     let applied = record.marks.iter().filter(|m| matches!(m, Mark::Applying(_))).count();
     let Some(fault) = table.get(&record.intent.fault) else {
         let why =

@@ -324,18 +324,15 @@ fn see(taken: &Mutex<Taken>, directory: &Path, filling: bool) -> Result<Seen, Fa
 fn effect(extent: Extent, seen: Seen, was_full: bool, failure: Option<FaultError>) -> Effect {
     let Seen { filling, goal, warning, taken, space, full } = seen;
     let reached = if goal == 0 { 0.0 } else { taken as f64 / goal as f64 };
-    let measure = |name: &str, unit: &str, asked, measured| {
-        let (name, unit) = (name.into(), unit.into());
-        Measure { name, unit, asked: Some(asked), measured, samples: 1, spread: None }
-    };
-    let mut measures = vec![measure("space taken", "B", goal as f64, taken as f64)];
+    let mut measures = vec![extent.measure("space taken", goal, taken)];
     if let Some(percent) = extent.percent() {
-        measures.push(measure("file system used", "%", percent.0, space.used_share() * 100.0));
+        let (name, unit, measured) = ("file system used".into(), "%".into(), space.used_share() * 100.0);
+        measures.push(Measure { name, unit, asked: Some(percent.0), measured, samples: 1, spread: None });
     }
     let must_refuse = extent == Extent::Percent(Percent(100.0)) && warning.is_none();
     let mut notes: Vec<String> = warning.into_iter().collect();
     if filling {
-        notes.push(format!("still taking: {} of {}", Size(taken), Size(goal)));
+        notes.push(format!("still taking: {} of {}", Size(taken).beside(Size(goal)), Size(goal)));
     }
     if full {
         notes.push("a new writer is refused: no space is left".into());

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use toprope_engine::fault::FaultError;
+use toprope_model::step::Measure;
 use toprope_model::{Node, Percent, Problems, Size};
 
 /// What was asked for.
@@ -56,6 +57,16 @@ impl Extent {
             Self::Amount(_) => None,
             Self::Percent(percent) => Some(percent),
         }
+    }
+
+    /// How much was taken of how much, measured in units of the family in which it was asked for.
+    pub(crate) fn measure(self, name: &str, goal: u64, taken: u64) -> Measure {
+        let (unit, bytes) = match self {
+            Self::Amount(asked) if asked.is_decimal() => ("MB", 1e6),
+            _ => ("B", 1.0),
+        };
+        let (asked, measured) = (Some(goal as f64 / bytes), taken as f64 / bytes);
+        Measure { name: name.into(), unit: unit.into(), asked, measured, samples: 1, spread: None }
     }
 
     /// How many bytes that is now. An amount that is not there is refused; a percentage stops at the reserve.
@@ -149,6 +160,18 @@ mod tests {
         let low = goal("20%", STOCK).expect("the foot of a ramp");
         assert_eq!(low.bytes, 0);
         assert!(low.warning.is_some_and(|w| w.contains("30% of memory is used by others already")));
+    }
+
+    #[test]
+    fn what_was_taken_is_measured_in_the_units_of_what_was_asked() {
+        let measured = |extent: Extent, bytes: u64| {
+            let measure = extent.measure("memory", bytes, bytes / 2);
+            (measure.unit, measure.asked, measure.measured)
+        };
+        let amount = |text: &str| Extent::Amount(text.parse().expect("a size"));
+        assert_eq!(measured(amount("100MB"), 100_000_000), ("MB".into(), Some(100.0), 50.0));
+        assert_eq!(measured(amount("2MiB"), 2 << 20), ("B".into(), Some(2_097_152.0), 1_048_576.0));
+        assert_eq!(measured(Extent::Percent(Percent(80.0)), 4_000_000), ("B".into(), Some(4e6), 2e6));
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl FromNode for Request {
     }
 
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
-        let before = problems.0.len();
+        let before = problems.count();
         let fields = request_fields();
         refuse_unknown_keys(node, &fields.iter().map(|f| f.key.as_str()).collect::<Vec<_>>(), "field", problems);
         let (known, _) = node.partition(&fields.iter().map(|f| f.key.as_str()).collect::<Vec<_>>());
@@ -114,7 +114,7 @@ impl FromNode for Request {
                 problems.add(text.span, message, "write the text itself");
             }
         }
-        (problems.0.len() == before).then(|| Self(node.to_json()))
+        (problems.count() == before).then(|| Self(node.to_json()))
     }
 }
 

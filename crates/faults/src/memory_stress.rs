@@ -238,7 +238,11 @@ impl Hogging {
         let mut notes: Vec<String> = held.warning.iter().cloned().collect();
         let swapped = held.hog.held().saturating_sub(counted.resident);
         if filling {
-            notes.push(format!("still taking: {} of {}", Size(counted.resident), Size(held.goal)));
+            notes.push(format!(
+                "still taking: {} of {}",
+                Size(counted.resident).beside(Size(held.goal)),
+                Size(held.goal)
+            ));
         } else if swapped > 0 {
             notes.push(format!("{} had been swapped out and was brought back", Size(swapped)));
         }
@@ -268,13 +272,10 @@ impl Hogging {
 
 fn effect(extent: Extent, filling: bool, goal: u64, resident: u64, memory: &Memory, notes: Vec<String>) -> Effect {
     let reached = if goal == 0 { 0.0 } else { resident as f64 / goal as f64 };
-    let measure = |name: &str, unit: &str, asked, measured| {
-        let (name, unit) = (name.into(), unit.into());
-        Measure { name, unit, asked: Some(asked), measured, samples: 1, spread: None }
-    };
-    let mut measures = vec![measure("resident memory", "B", goal as f64, resident as f64)];
+    let mut measures = vec![extent.measure("resident memory", goal, resident)];
     if let Some(percent) = extent.percent() {
-        measures.push(measure("memory used", "%", percent.0, memory.used_share() * 100.0));
+        let (name, unit, measured) = ("memory used".into(), "%".into(), memory.used_share() * 100.0);
+        measures.push(Measure { name, unit, asked: Some(percent.0), measured, samples: 1, spread: None });
     }
     Effect {
         took: (!filling).then_some(reached >= ENOUGH),

@@ -10,6 +10,7 @@ mod gone;
 mod interception;
 mod packets;
 mod pass_through;
+mod renamed;
 mod streams;
 mod table;
 

@@ -16,6 +16,9 @@ use toprope_proxy::{Flow, Latency, Rules, Stats};
 
 use crate::network::{self, Direction, Listen, Reach, Shape};
 
+/// A chunk that was held so long was held by the fault: a proxy alone passes it on in microseconds.
+const EVIDENT: Duration = Duration::from_millis(100);
+
 fields! {
     /// What `network-latency` takes.
     struct Delay {
@@ -68,7 +71,8 @@ the drain is over. If the injector is killed, the kernel ends the redirection wi
 that went through the proxy are cut. If it stands still, nftables sends new connections straight after two seconds.
 
 The effect is measured: the time from reading each chunk to writing it, and the share of the connections that go through
-the proxy, of those and the ones that are open past it.",
+the proxy, of those and the ones that are open past it. Where a client gives up before the delay is over, nothing is ever
+written: then it counts how long chunks are held so far, or were until their connection ended.",
         example: "- network-latency: {from: {process: checkout}, to: \"127.0.0.1:5432\", delay: 200ms, for: 30s}",
         fields: Delay::fields,
         check,
@@ -150,23 +154,25 @@ impl Delay {
         format!("delay {what} by {}{jitter} on", self.delay)
     }
 
-    fn measured(&self, name: &str, flow: &Flow) -> Option<Measure> {
+    /// Whether the delay was seen in a direction, and what was measured of it; `None` if nothing came by.
+    fn measured(&self, what: &str, flow: &Flow) -> Option<(bool, Measure)> {
         let ms = |delay: Duration| delay.as_secs_f64() * 1e3;
-        let delay = &flow.delay;
-        let spread = Spread {
-            min: ms(delay.min()?),
-            p50: ms(delay.quantile(0.5)?),
-            p99: ms(delay.quantile(0.99)?),
-            max: ms(delay.max()?),
-        };
-        Some(Measure {
-            name: name.into(),
-            unit: "ms".into(),
-            asked: Some(ms(self.delay.0)),
-            measured: spread.p50,
-            samples: delay.count(),
-            spread: Some(spread),
-        })
+        let (delay, unit) = (&flow.delay, "ms".to_owned());
+        if let (Some(min), Some(median), Some(p99), Some(max)) =
+            (delay.min(), delay.quantile(0.5), delay.quantile(0.99), delay.max())
+        {
+            // With a jitter as large as the delay the median is still the delay.
+            let spread = Spread { min: ms(min), p50: ms(median), p99: ms(p99), max: ms(max) };
+            let (name, asked) = (format!("delay of {what}"), Some(ms(self.delay.0)));
+            let (measured, samples, spread) = (spread.p50, delay.count(), Some(spread));
+            return Some((median >= self.delay.0 / 2, Measure { name, unit, asked, measured, samples, spread }));
+        }
+        // Nothing was written: the delay is longer than anybody waited so far. Each wait is at least as long as it is yet.
+        let longest = flow.waiting.max(flow.given_up.max())?;
+        let samples = flow.given_up.count() + u64::from(flow.waiting.is_some());
+        let name = format!("time for which {what} is held so far");
+        let measure = Measure { name, unit, asked: None, measured: ms(longest), samples, spread: None };
+        (longest >= EVIDENT.min(self.delay.0 / 2)).then_some((true, measure))
     }
 }
 
@@ -180,17 +186,15 @@ impl Shape for Delay {
     }
 
     fn measure(&self, seen: &Stats) -> (Option<bool>, Vec<Measure>) {
-        let out = || self.measured("delay of what is sent", &seen.up);
-        let back = || self.measured("delay of what comes back", &seen.down);
-        let measures: Vec<Measure> = match self.direction {
-            Direction::In => back().into_iter().collect(),
-            Direction::Out => out().into_iter().collect(),
-            Direction::Both => out().into_iter().chain(back()).collect(),
+        let out = || self.measured("what is sent", &seen.up);
+        let back = || self.measured("what comes back", &seen.down);
+        let (took, measures): (Vec<bool>, Vec<Measure>) = match self.direction {
+            Direction::In => back().into_iter().unzip(),
+            Direction::Out => out().into_iter().unzip(),
+            Direction::Both => out().into_iter().chain(back()).unzip(),
         };
-        // With a jitter as large as the delay the median is still the delay.
         // A ramp may begin at no delay at all, which shows nothing.
-        let took = measures.iter().filter(|_| !self.delay.0.is_zero());
-        let took = took.map(|m| m.asked.is_none_or(|asked| m.measured >= asked / 2.0));
+        let took = took.into_iter().filter(|_| !self.delay.0.is_zero());
         (took.reduce(|all, one| all && one), measures)
     }
 }

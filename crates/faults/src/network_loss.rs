@@ -166,7 +166,7 @@ impl Injection for Lossy {
             Ok(Effect {
                 took: took.or(self.took),
                 reached: None,
-                note: (measure.samples == 0).then(|| "no packet came by so far".into()),
+                note: self.filter.note(measure.samples),
                 measures: vec![measure],
             })
         }

@@ -15,16 +15,39 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
-/// What was found wrong so far: reading goes on, so that one look shows all.
+/// So many problems are kept; nobody reads more, and a hostile manifest has millions.
+const MOST: usize = 1000;
+
+/// What was found wrong so far: reading goes on, so that one look shows all. Those beyond the first thousand are only
+/// counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems(pub Vec<Diagnostic>);
+pub struct Problems(pub Vec<Diagnostic>, usize);
 
 impl Problems {
+    /// One problem.
+    pub fn one(problem: Diagnostic) -> Self {
+        Self(vec![problem], 0)
+    }
+
+    /// How many there are, those that are not kept among them.
+    pub fn count(&self) -> usize {
+        self.0.len() + self.1
+    }
+
     /// Notes a problem at a place.
     pub fn add(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) -> &mut Diagnostic {
+        if self.is_full() {
+            // What the caller adds to it goes with it when the next one comes.
+            self.0.truncate(MOST);
+            self.1 += 1;
+        }
         let span = (span != Span::default()).then_some(span);
         self.0.push(Diagnostic { message: message.into(), span, label: label.into(), help: None });
         self.0.last_mut().expect("it was pushed in the line above")
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() > MOST
     }
 
     /// Notes a name that does not exist, with the nearest one that does.
@@ -35,6 +58,10 @@ impl Problems {
         name: &str,
         valid: impl IntoIterator<Item = &'a str>,
     ) -> &mut Diagnostic {
+        if self.is_full() {
+            // To find the nearest name costs more than all the rest.
+            return self.add(span, format!("unknown {what} `{name}`"), "not known here");
+        }
         let valid: Vec<&str> = valid.into_iter().collect();
         let help = match nearest(name, valid.iter().copied()) {
             // `-http:` is a key of a map, `- http:` begins an item of a list.
@@ -95,4 +122,22 @@ pub fn nearest<'a>(name: &str, valid: impl IntoIterator<Item = &'a str>) -> Opti
         })
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_problems_are_kept_and_all_are_counted() {
+        let mut problems = Problems::default();
+        for n in 0..5 * MOST {
+            let name = format!("htpp{n}");
+            problems.unknown_name(Span::default(), "probe", &name, ["http", "tcp"]).help = None;
+        }
+        assert_eq!(problems.count(), 5 * MOST);
+        assert_eq!(problems.0.len(), MOST + 1);
+        assert_eq!(problems.0[MOST - 1].message, format!("unknown probe `htpp{}`", MOST - 1));
+        assert_eq!(Problems::one(problems.0[0].clone()).count(), 1);
+    }
 }

@@ -352,7 +352,7 @@ macro_rules! fields {
                     $crate::field::wrong_type(node, "a map", problems);
                     return None;
                 }
-                let before = problems.0.len();
+                let before = problems.count();
                 let keys = Self::keys();
                 let known: Vec<&str> = keys.iter().map(String::as_str).collect();
                 $crate::field::refuse_unknown_keys(node, &known, "field", problems);
@@ -364,7 +364,7 @@ macro_rules! fields {
                         $crate::field::read_field(node, stringify!($field), default, problems)
                     };
                 )*
-                if problems.0.len() > before {
+                if problems.count() > before {
                     return None;
                 }
                 Some(Self { $( $field: $field?, )* })

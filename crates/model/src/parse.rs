@@ -66,7 +66,7 @@ struct Reader<'t> {
 
 fn one(span: Span, message: impl Into<String>, label: impl Into<String>, help: Option<&str>) -> Problems {
     let help = help.map(str::to_owned);
-    Problems(vec![Diagnostic { message: message.into(), span: Some(span), label: label.into(), help }])
+    Problems::one(Diagnostic { message: message.into(), span: Some(span), label: label.into(), help })
 }
 
 impl<'t> Reader<'t> {

@@ -149,9 +149,38 @@ impl FromStr for Size {
     }
 }
 
+impl Size {
+    /// Whether it is an amount as one writes it with powers of 1000: a whole number of MB and not of MiB.
+    pub fn is_decimal(self) -> bool {
+        const MB: u64 = 1_000_000;
+        self.0 >= MB && self.0.is_multiple_of(MB) && !self.0.is_multiple_of(1 << 20)
+    }
+
+    /// In units of the family in which another amount is written: what is measured beside what was asked for.
+    pub fn beside(self, asked: Self) -> String {
+        if asked.is_decimal() { self.decimal() } else { self.to_string() }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
+    fn decimal(self) -> String {
+        let bytes = self.0 as f64;
+        for (unit, name) in [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")] {
+            if bytes >= unit {
+                return format!("{}{name}", short(bytes / unit));
+            }
+        }
+        format!("{}B", self.0)
+    }
+}
+
 impl fmt::Display for Size {
     #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_decimal() {
+            let units = [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB")];
+            let (unit, name) = units.into_iter().find(|u| self.0.is_multiple_of(u.0)).unwrap_or((1, "B"));
+            return write!(f, "{}{name}", self.0 / unit);
+        }
         for (unit, name) in [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
             if self.0 >= unit {
                 return if self.0.is_multiple_of(unit) {
@@ -308,6 +337,15 @@ mod tests {
         assert_eq!("512MiB".parse::<Size>().unwrap().0, 512 << 20);
         assert_eq!("10MB".parse::<Size>().unwrap().0, 10_000_000);
         assert!("10".parse::<Size>().is_err());
+        for (text, shown) in
+            [("100MiB", "100MiB"), ("100MB", "100MB"), ("1GB", "1GB"), ("16.5GB", "16500MB"), ("1.5GiB", "1.50GiB")]
+        {
+            let size: Size = text.parse().unwrap();
+            assert_eq!(size.to_string(), shown);
+            assert_eq!(shown.parse::<Size>().unwrap(), size);
+        }
+        assert_eq!(Size(99_500_000).beside("100MB".parse().unwrap()), "99.5MB");
+        assert_eq!(Size(99 << 20).beside("100MiB".parse().unwrap()), "99MiB");
         assert!((("10Mbit/s".parse::<Rate>().unwrap().0) - 1_250_000.0).abs() < 1e-6);
         assert_eq!("1MB/s".parse::<Rate>().unwrap().to_string(), "1MB/s");
         assert_eq!("99.9%".parse::<Percent>().unwrap().to_string(), "99.9%");

@@ -208,7 +208,11 @@ impl Socket {
             for (sequence, reply) in self.receive().cannot(&action)? {
                 match reply {
                     _ if sequence != asked => {} // the answer to a request given up before
-                    Reply::Data(DONE, _) => return Ok(entries),
+                    Reply::Data(DONE, end) => {
+                        let code = end.get(..4).and_then(|c| c.try_into().ok()).map_or(0, i32::from_ne_bytes);
+                        let ended = if code < 0 { Err(Errno::from_raw_os_error(-code)) } else { Ok(()) };
+                        return ended.cannot_without(NEEDS, &action).map(|()| entries);
+                    }
                     Reply::Data(_, bytes) => entries.push(bytes),
                     Reply::Ack(result) => return result.cannot_without(NEEDS, &action).map(|()| entries),
                 }

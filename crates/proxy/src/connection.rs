@@ -40,7 +40,7 @@ pub(crate) async fn carry(shared: Arc<Shared>, mut orders: watch::Receiver<Order
     };
     // What one side sends goes on at once, as it would without a proxy. A socket that refuses is dead: reading it tells.
     let _ = (client.stream.set_nodelay(true), server.stream.set_nodelay(true));
-    let flow = |way| Flow::new(way, Arc::clone(&shared.counters));
+    let flow = |way| Flow::new(way, number, Arc::clone(&shared.counters));
     let (up, down, alarm) = (flow(Way::Up), flow(Way::Down), shared.timer.alarm());
     let mut connection = Connection { shared: &shared, number, affected: false, client, server, up, down, alarm };
     connection.obey(&now);

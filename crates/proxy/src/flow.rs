@@ -47,12 +47,16 @@ pub(crate) struct Flow {
     blocked: bool,
     /// Since when bytes have been held back.
     busy_since: Option<Moment>,
+    /// The connection's number.
+    number: u64,
+    /// Since when the oldest of them has been, as the counters know it.
+    waits_since: Option<Moment>,
     counters: Arc<Counters>,
 }
 
 impl Flow {
     /// A flow that passes everything.
-    pub(crate) fn new(way: Way, counters: Arc<Counters>) -> Flow {
+    pub(crate) fn new(way: Way, number: u64, counters: Arc<Counters>) -> Flow {
         Flow {
             way,
             queue: Queue::new(Shape::new(Vec::new())),
@@ -61,6 +65,8 @@ impl Flow {
             sender_gone: false,
             blocked: false,
             busy_since: None,
+            number,
+            waits_since: None,
             counters,
         }
     }
@@ -72,6 +78,25 @@ impl Flow {
     /// Puts the flow under other rules.
     pub(crate) fn reshape(&mut self, shape: Shape) {
         self.queue.reshape(shape);
+        self.tell_wait();
+    }
+
+    /// Has the counters know how long the oldest bytes have been held back.
+    fn tell_wait(&mut self) {
+        let since = self.queue.held_since();
+        if since != self.waits_since {
+            self.waits_since = since;
+            self.counters.meter(self.way).waits(self.number, since);
+        }
+    }
+
+    /// Nobody will take what is held back.
+    fn give_up(&mut self) {
+        if self.queue.held_since().is_some() {
+            self.counters.meter(self.way).gave_up(self.queue.held());
+        }
+        self.queue.clear();
+        self.tell_wait();
     }
 
     /// When the flow must be polled again though neither socket stirs.
@@ -150,6 +175,7 @@ impl Flow {
             meter.held(held, now.since(since));
         }
         self.busy_since = (!self.queue.is_empty()).then_some(now);
+        self.tell_wait();
     }
 
     /// Reads once if there is something to read and room for it; false when there is nothing to do for now.
@@ -185,6 +211,7 @@ impl Flow {
             let now = Moment::now();
             self.busy_since.get_or_insert(now);
             self.queue.push(rest, now);
+            self.tell_wait();
         }
     }
 
@@ -195,7 +222,14 @@ impl Flow {
 
     fn receiver_gone(&mut self) {
         self.state = State::Broken;
-        self.queue.clear();
+        self.give_up();
+    }
+}
+
+impl Drop for Flow {
+    /// A connection that ends before its bytes are due.
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 

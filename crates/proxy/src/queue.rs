@@ -130,6 +130,16 @@ impl Queue {
         held
     }
 
+    /// When the next piece to leave arrived, if a rule makes it wait.
+    pub(crate) fn held_since(&self) -> Option<Moment> {
+        self.marks.front().filter(|mark| mark.held).map(|mark| mark.arrived)
+    }
+
+    /// When each of the pieces arrived that rules make wait.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Moment> {
+        self.marks.iter().filter(|mark| mark.held).map(|mark| mark.arrived)
+    }
+
     /// The end of the stream, once all bytes are gone and it is due.
     pub(crate) fn ended(&self, now: Moment) -> Option<End> {
         let (end, mark) = self.end?;

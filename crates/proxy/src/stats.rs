@@ -1,5 +1,6 @@
 //! What really happened to the traffic: the measured effect of the rules.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -63,6 +64,12 @@ pub struct Flow {
     pub held: u64,
     /// The time during which connections had bytes held back, summed over them.
     pub busy: Duration,
+    /// For how long, at the longest, a chunk has been held back that is not delivered yet; `None` where there is none.
+    /// It is not among `delay`.
+    pub waiting: Option<Duration>,
+    /// How long chunks were held back that were never delivered, because an end of their connection was gone before.
+    /// They are not among `delay`.
+    pub given_up: Delays,
 }
 
 impl Flow {
@@ -79,17 +86,22 @@ impl Flow {
             delay: self.delay.since(&earlier.delay),
             held: self.held.saturating_sub(earlier.held),
             busy: self.busy.saturating_sub(earlier.busy),
+            waiting: self.waiting,
+            given_up: self.given_up.since(&earlier.given_up),
         }
     }
 }
 
 impl Stats {
-    /// What happened after `earlier`, an older snapshot of the same proxy. `connections.open` stays what it is now.
+    /// What happened after `earlier`, an older snapshot of the same proxy. `connections.open` stays what it is now; what
+    /// waits since before counts from `earlier` on.
     #[must_use]
     pub fn since(&self, earlier: &Stats) -> Stats {
         let (now, then) = (&self.connections, &earlier.connections);
+        let elapsed = self.elapsed.saturating_sub(earlier.elapsed);
+        let flow = |now: &Flow, then: &Flow| Flow { waiting: now.waiting.map(|w| w.min(elapsed)), ..now.since(then) };
         Stats {
-            elapsed: self.elapsed.saturating_sub(earlier.elapsed),
+            elapsed,
             connections: Connections {
                 open: now.open,
                 accepted: now.accepted.saturating_sub(then.accepted),
@@ -103,8 +115,8 @@ impl Stats {
                 cut: now.cut.saturating_sub(then.cut),
                 accept_errors: now.accept_errors.saturating_sub(then.accept_errors),
             },
-            up: self.up.since(&earlier.up),
-            down: self.down.since(&earlier.down),
+            up: flow(&self.up, &earlier.up),
+            down: flow(&self.down, &earlier.down),
         }
     }
 
@@ -190,6 +202,9 @@ pub(crate) struct Meter {
     held: AtomicU64,
     busy: AtomicU64,
     delay: Mutex<Delays>,
+    given_up: Mutex<Delays>,
+    /// By the connection's number, the arrival of the oldest chunk that it holds back.
+    waiting: Mutex<BTreeMap<u64, Moment>>,
 }
 
 impl Meter {
@@ -200,6 +215,8 @@ impl Meter {
             held: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             delay: Mutex::new(Delays::new()),
+            given_up: Mutex::new(Delays::new()),
+            waiting: Mutex::new(BTreeMap::new()),
         }
     }
 
@@ -217,6 +234,22 @@ impl Meter {
         self.busy.fetch_add(nanoseconds(busy), Relaxed);
     }
 
+    /// The oldest chunk that a connection holds back arrived then; `None` once it holds none.
+    pub(crate) fn waits(&self, connection: u64, since: Option<Moment>) {
+        let mut waiting = self.waiting.lock().expect("nothing panics while it notes a wait");
+        match since {
+            Some(since) => drop(waiting.insert(connection, since)),
+            None => drop(waiting.remove(&connection)),
+        }
+    }
+
+    /// Chunks will never be delivered that were held back since these moments.
+    pub(crate) fn gave_up(&self, since: impl Iterator<Item = Moment>) {
+        let now = Moment::now();
+        let mut given_up = self.given_up.lock().expect("nothing panics while it records a delay");
+        since.for_each(|since| given_up.record(now.since(since)));
+    }
+
     /// A place to record the delays of several chunks.
     pub(crate) fn recorder(&self) -> Recorder<'_> {
         Recorder(self.delays())
@@ -229,7 +262,10 @@ impl Meter {
     fn read(&self) -> Flow {
         // Delivered first: a byte that is counted there is counted as received by the time that is read.
         let delivered = self.delivered.load(Relaxed);
+        let waiting = self.waiting.lock().expect("nothing panics while it notes a wait").values().min().copied();
         Flow {
+            waiting: waiting.map(|since| Moment::now().since(since)),
+            given_up: self.given_up.lock().expect("nothing panics while it records a delay").clone(),
             delivered,
             received: self.received.load(Relaxed).max(delivered),
             delay: self.delays().clone(),
@@ -359,6 +395,27 @@ mod tests {
         assert!(since.up.delay.min() >= Some(Duration::from_millis(1_999)));
         assert_eq!(since.down.busy_rate(), None);
         assert_eq!(before.since(&before).up.delay.max(), None);
+    }
+
+    #[test]
+    fn what_waits_is_told_by_its_oldest_chunk_and_what_was_given_up_apart() {
+        let counters = Counters::new();
+        let meter = counters.meter(Way::Down);
+        let (begin, now) = (Moment::START, Moment::now());
+        let uptime = now.since(begin);
+        assert_eq!(counters.read().down.waiting, None);
+        meter.waits(1, Some(now));
+        meter.waits(2, Some(begin));
+        let before = counters.read();
+        assert!(before.down.waiting >= Some(uptime));
+        meter.waits(2, None);
+        meter.gave_up([begin, begin].into_iter());
+        let after = counters.read();
+        assert!(after.down.waiting.is_some_and(|w| w < uptime), "{:?}", after.down.waiting);
+        assert_eq!((after.down.given_up.count(), after.down.delay.count(), after.up.waiting), (2, 0, None));
+        let since = after.since(&before);
+        assert!(since.down.waiting <= Some(since.elapsed), "the time before does not count");
+        assert_eq!(since.down.given_up.count(), 2);
     }
 
     #[test]

@@ -93,10 +93,10 @@ pub fn init(args: &InitArgs) -> Result<u8, Failure> {
 }
 
 fn listening(only: Option<u16>) -> Result<Vec<Listening>, Failure> {
-    let sockets = tcp_sockets().map_err(|e| Failure::new(e.to_string()))?;
+    let sockets = tcp_sockets(&[TcpState::Listen]).map_err(|e| Failure::new(e.to_string()))?;
     let owners = SocketOwners::of_all().map_err(|e| Failure::new(e.to_string()))?;
     let mut found: Vec<Listening> = Vec::new();
-    for socket in sockets.iter().filter(|s| s.state == TcpState::Listen) {
+    for socket in &sockets {
         let port = socket.local.port();
         if only.is_some_and(|p| p != port) || found.iter().any(|l| l.address.port() == port) {
             continue;

@@ -93,7 +93,7 @@ fn clean(state: &State, record: &Record, runtime: &tokio::runtime::Runtime, what
         pass_throughs: vec![],
         pass_through: None,
     };
-    let result = runtime.block_on(undo_record(&journal, record, FAULTS, &host, "toprope undo"))?;
+    let result = runtime.block_on(undo_record(&journal, record, FAULTS, &host, "toprope undo", vec![]))?;
     show::line(&format!("{what}: {}", if result.clean { "undone" } else { "could not be undone" }));
     result.notes.iter().for_each(|note| show::line(&format!("  {note}")));
     if result.clean && journal.read(&record.path).is_ok_and(|r| r.standing() == Standing::Undone) {

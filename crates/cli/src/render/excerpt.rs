@@ -1,5 +1,7 @@
 //! What is shown of a text around a label: a manifest's line may be a megabyte long, a terminal's is not.
 
+use std::sync::Arc;
+
 use super::foreign::harmless;
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
@@ -7,14 +9,15 @@ use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanConten
 const BESIDE: usize = 90;
 
 /// A named text, of whose long lines only what is near the label is shown.
+#[derive(Clone)]
 pub(super) struct Excerpt {
     name: String,
-    text: String,
+    text: Arc<str>,
 }
 
 impl Excerpt {
     pub(super) fn new(name: &str, text: &str) -> Self {
-        Self { name: name.to_owned(), text: harmless(text) }
+        Self { name: name.to_owned(), text: harmless(text).into() }
     }
 
     /// How much of a label can be shown: to the end of its line or of what is shown of that, and never nothing.

@@ -338,7 +338,11 @@ fn summary(probe: &ProbeState) -> String {
         _ => "",
     };
     let median = tally.values.at(0.5, 1).map(|v| format!(", p50 {}", value(v, &probe.info.unit))).unwrap_or_default();
-    format!("{name} {is}{} of {} good{median}", tally.good, tally.judged())
+    match (tally.judged(), tally.broken) {
+        (0, 0) => format!("{name} not asked yet"),
+        (0, broken) => format!("{name} failed itself in {}", count(broken, "sample")),
+        (judged, _) => format!("{name} {is}{} of {judged} good{median}", tally.good),
+    }
 }
 
 /// The tone of an outcome.

@@ -112,7 +112,10 @@ impl Block {
             let mut cells = vec![
                 Cell::plain(clean(&p.name)),
                 Cell { text: outcome_text(p.outcome), tone: tone(p.outcome) },
-                Cell::plain(format!("{} of {}", p.samples.0, p.samples.1)),
+                Cell::plain(match p.samples {
+                    (_, 0) => "none judged".into(),
+                    (good, all) => format!("{good} of {all}"),
+                }),
             ];
             cells.extend(detected.then(|| time(p.detect_ms)));
             cells.extend(recovered.then(|| time(p.recover_ms)));
@@ -265,10 +268,21 @@ fn undone(fault: &FaultState) -> (String, Tone) {
         (None, n) if fault.clean >= n && fault.info.lasting => {
             (format!("✔ undone by the {}{times}", fault.undone_by), Tone::Good)
         }
-        (None, _) if !fault.info.lasting => (format!("✔ happened{times}"), Tone::Good),
+        (None, _) if !fault.info.lasting => happened(fault, &times),
         (None, n) => {
             (format!("? {} not seen to be undone", count(u64::from(n - fault.clean), "injection")), Tone::Warn)
         }
+    }
+}
+
+/// Whether what was to happen at one instant was seen to, and else what was.
+fn happened(fault: &FaultState, times: &str) -> (String, Tone) {
+    let effect = fault.effect();
+    let note = effect.and_then(|e| e.note.as_deref()).map(|note| format!(": {}", clean(note))).unwrap_or_default();
+    match effect.and_then(|e| e.took) {
+        Some(true) => (format!("✔ happened{times}"), Tone::Good),
+        Some(false) => (format!("✘ did not take{times}{note}"), Tone::Bad),
+        None => (format!("? not seen to happen{times}{note}"), Tone::Warn),
     }
 }
 
@@ -343,5 +357,40 @@ mod tests {
         assert!(coloured.contains("\x1b[1;31m✘ REFUTED\x1b[0m"));
         let trimmed = |text: &str| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
         assert_eq!(trimmed(&strip(&coloured)), trimmed(&closing(&testrun::refuted(), None, Ink::NONE)));
+    }
+
+    #[test]
+    fn what_was_not_seen_to_happen_is_not_told_as_if_it_had() {
+        for (took, told) in [
+            (Some(true), "✔ happened"),
+            (Some(false), "✘ did not take: the old process still runs"),
+            (None, "? not seen to happen: the old process still runs"),
+        ] {
+            let mut records = testrun::held();
+            for record in &mut records {
+                match &mut record.event {
+                    Event::RunStarted(started) => started.faults[0].lasting = false,
+                    Event::Effect { effect, .. } => {
+                        (effect.took, effect.note) = (took, Some("the old process still runs".into()));
+                    }
+                    _ => {}
+                }
+            }
+            let text = closing(&records, None, Ink::NONE);
+            assert!(text.contains(told), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_probe_of_which_nothing_was_judged_says_so() {
+        let records = testrun::held();
+        let mut state = RunState::default();
+        for record in &records {
+            state.apply(record);
+        }
+        let mut judgement = *state.judgement.clone().unwrap();
+        judgement.probes[0].samples = (0, 0);
+        let text = closing(&records, Some(judgement), Ink::NONE);
+        assert!(text.contains("none judged") && !text.contains("0 of 0"), "{text}");
     }
 }

@@ -1,6 +1,7 @@
 //! How times, values and foreign text are written on a terminal.
 
 use ratatui::text::Span;
+use toprope_model::Size;
 use toprope_model::step::{Effect, Measure};
 use toprope_model::units::short;
 
@@ -186,6 +187,12 @@ pub fn effect(effect: &Effect) -> String {
 }
 
 fn measure(m: &Measure) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an amount of bytes")]
+    let value = |v: f64, unit: &str| match unit {
+        // Amounts are asked for in powers of 1024, or are told in MB.
+        "B" => Size(v.max(0.0).round() as u64).to_string(),
+        _ => value(v, unit),
+    };
     let measured = value(m.measured, &m.unit);
     let samples = if m.samples > 0 { format!(" ({})", count(m.samples, "sample")) } else { String::new() };
     let spread = m
@@ -269,5 +276,17 @@ mod tests {
         let wanted =
             "delay: asked 200ms, measured 201ms, p99 230ms, 200ms to 1.24s (41 samples); reached 50% of the target";
         assert_eq!(told, wanted);
+        let taken = |unit: &str, asked, measured| {
+            measure(&Measure {
+                name: "taken".into(),
+                unit: unit.into(),
+                asked: Some(asked),
+                measured,
+                samples: 1,
+                spread: None,
+            })
+        };
+        assert_eq!(taken("B", 104_857_600.0, 103_809_024.0), "taken: asked 100MiB, measured 99MiB (1 sample)");
+        assert_eq!(taken("MB", 100.0, 99.5), "taken: asked 100 MB, measured 99.5 MB (1 sample)");
     }
 }

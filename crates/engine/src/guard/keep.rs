@@ -13,6 +13,7 @@ use toprope_os::process::ProcessId;
 use super::Orders;
 use super::pulse::{self, Pulse};
 use crate::host::Host;
+use crate::injector::label;
 use crate::journal::Journal;
 
 /// How long a guard may take to answer when it is armed.
@@ -31,11 +32,23 @@ pub enum News {
 #[derive(Debug)]
 pub struct Guard {
     executable: PathBuf,
+    fault: &'static str,
     /// The guard before it is armed.
     line: Option<Line>,
     keeper: Option<tokio::task::JoinHandle<Option<Line>>>,
-    stop: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
     news: Option<mpsc::UnboundedReceiver<News>>,
+}
+
+/// What the injector does with the fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It applies it or holds it.
+    Holding,
+    /// It undoes it.
+    Undoing,
+    /// Nothing is left of it.
+    Clean,
 }
 
 /// A guard's process, and the socket to it.
@@ -46,12 +59,13 @@ struct Line {
 }
 
 impl Line {
-    fn start(executable: &Path) -> std::io::Result<Self> {
+    fn start(executable: &Path, fault: &str) -> std::io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         // Not waited for when this is dropped: it outlives this process when it is needed.
         let process = tokio::process::Command::new(executable)
             .arg0(crate::PROGRAM)
             .arg("guard")
+            .args(label(fault))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()?;
@@ -69,8 +83,8 @@ impl Line {
     }
 
     /// A new guard under the same orders.
-    async fn armed(executable: &Path, orders: &[u8]) -> std::io::Result<Self> {
-        let mut line = Self::start(executable)?;
+    async fn armed(executable: &Path, fault: &str, orders: &[u8]) -> std::io::Result<Self> {
+        let mut line = Self::start(executable, fault)?;
         line.arm(orders).await?;
         Ok(line)
     }
@@ -82,14 +96,14 @@ impl Line {
 }
 
 impl Guard {
-    /// Starts a guard, not yet armed: it does nothing if it is dropped now.
+    /// Starts a guard for a kind of fault, not yet armed: it does nothing if it is dropped now.
     ///
     /// # Errors
     /// The process cannot be started.
-    pub fn start(executable: &Path) -> std::io::Result<Self> {
-        let line = Line::start(executable)?;
-        let (stop, _) = watch::channel(false);
-        Ok(Self { executable: executable.to_owned(), line: Some(line), keeper: None, stop, news: None })
+    pub fn start(executable: &Path, fault: &'static str) -> std::io::Result<Self> {
+        let line = Line::start(executable, fault)?;
+        let (stage, _) = watch::channel(Stage::Holding);
+        Ok(Self { executable: executable.to_owned(), fault, line: Some(line), keeper: None, stage, news: None })
     }
 
     /// Gives the guard its orders and waits until it has confirmed them; from then on it gets heartbeats, and is replaced
@@ -117,10 +131,10 @@ impl Guard {
         if line.arm(&orders).await.is_err() {
             // It waited since the plan was made, and may have been killed meanwhile.
             let _ = line.process.start_kill();
-            line = Line::armed(&self.executable, &orders).await?;
+            line = Line::armed(&self.executable, self.fault, &orders).await?;
         }
         let (sender, news) = mpsc::unbounded_channel();
-        let keeper = keep(line, self.executable.clone(), orders, self.stop.subscribe(), sender);
+        let keeper = keep(line, (self.executable.clone(), self.fault), orders, self.stage.subscribe(), sender);
         self.keeper = Some(tokio::spawn(keeper));
         self.news = Some(news);
         Ok(())
@@ -137,9 +151,14 @@ impl Guard {
         }
     }
 
+    /// Says that the injector undoes the fault now, which may take longer than the fault had left.
+    pub fn undoing(&self) {
+        self.stage.send_replace(Stage::Undoing);
+    }
+
     /// Says that all is clean; the guard goes.
     pub async fn clean(mut self) {
-        let _ = self.stop.send(true);
+        self.stage.send_replace(Stage::Clean);
         if let Some(keeper) = self.keeper.take()
             && let Ok(Some(mut line)) = keeper.await
         {
@@ -151,17 +170,17 @@ impl Guard {
 /// Sends heartbeats and hears them answered, until all is clean or there is no guard any more.
 async fn keep(
     mut line: Line,
-    executable: PathBuf,
+    (executable, fault): (PathBuf, &'static str),
     orders: Vec<u8>,
-    mut stop: watch::Receiver<bool>,
+    mut stage: watch::Receiver<Stage>,
     news: mpsc::UnboundedSender<News>,
 ) -> Option<Line> {
     loop {
-        let lost = beat(&mut line, &mut stop).await;
+        let lost = beat(&mut line, &mut stage).await;
         let Some(why) = lost else { return Some(line) };
         // One that hangs would otherwise wake up and act.
         let _ = line.process.start_kill();
-        match Line::armed(&executable, &orders).await {
+        match Line::armed(&executable, fault, &orders).await {
             Ok(new) => {
                 line = new;
                 let _ = news.send(News::Replaced(format!("the guard {why}, and another one has taken its place")));
@@ -175,13 +194,14 @@ async fn keep(
     }
 }
 
-/// Resolves when all is clean. The guard that a receiver hands out must not live across a wait.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
+/// Resolves when it is another stage than this one. The guard that a receiver hands out must not live across a wait.
+async fn after(now: Stage, stage: &mut watch::Receiver<Stage>) -> Stage {
+    stage.wait_for(|stage| *stage != now).await.map_or(Stage::Clean, |stage| *stage)
 }
 
 /// Heartbeats to one guard; `None` when it is told to stop, else how the guard was lost.
-async fn beat(line: &mut Line, stop: &mut watch::Receiver<bool>) -> Option<&'static str> {
+async fn beat(line: &mut Line, stage: &mut watch::Receiver<Stage>) -> Option<&'static str> {
+    let mut told = Stage::Holding;
     let mut pulse = line.id().map(Pulse::of);
     let mut ticks = pulse::ticks();
     let mut bytes = [0u8; 64];
@@ -189,7 +209,11 @@ async fn beat(line: &mut Line, stop: &mut watch::Receiver<bool>) -> Option<&'sta
     loop {
         tokio::select! {
             biased;
-            () = told(stop) => return None,
+            now = after(told, stage) => match now {
+                Stage::Clean => return None,
+                _ if writer.write_all(b"u").await.is_err() => return Some("died"),
+                _ => told = now,
+            },
             heard = reader.read(&mut bytes) => match heard {
                 Ok(n) if n > 0 => if let Some(pulse) = &mut pulse { pulse.heard() },
                 _ => return Some("died"),

@@ -55,12 +55,12 @@ impl From<FaultError> for InjectorError {
 const PLAN_LIMIT: Duration = Duration::from_secs(30);
 
 impl Injector {
-    /// Starts an injector, and lends it a socket to a pass-through.
+    /// Starts an injector for a kind of fault, and lends it a socket to a pass-through.
     ///
     /// # Errors
     /// [`InjectorError::Start`].
-    pub fn start(launch: &Launch, lent: Option<OwnedFd>) -> Result<Self, InjectorError> {
-        let (ours, process) = launch.start(Role::Injector).map_err(InjectorError::Start)?;
+    pub fn start(launch: &Launch, fault: &str, lent: Option<OwnedFd>) -> Result<Self, InjectorError> {
+        let (ours, process) = launch.start(Role::Injector, fault).map_err(InjectorError::Start)?;
         if let Some(lent) = lent {
             // With a blank before the first message, which JSON does not mind.
             fdpass::send(&ours, b" ", &[lent.as_fd()]).map_err(InjectorError::Start)?;

@@ -11,6 +11,7 @@ use toprope_model::step::{Effect, Plan, Step, Undo, Undone};
 use toprope_os::process::ProcessId;
 use toprope_os::time::boottime;
 
+use super::claims::Claims;
 use super::message::{ApplyRequest, Change, FromInjector, ToInjector};
 use super::serve::{Planned, Requests, ToRun};
 use crate::fault::{Draining, FaultError, Injection, Params};
@@ -22,6 +23,8 @@ use crate::pass_through::Lent;
 const OBSERVE_EVERY: Duration = Duration::from_millis(500);
 /// How long one measurement may take before it counts as failed.
 const OBSERVE_LIMIT: Duration = Duration::from_secs(5);
+/// How much longer than asked a fault stays in force at most so that its effect can be measured a last time.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// The same when the run is being stopped.
 const URGENT: Duration = Duration::from_millis(20);
 /// How long the effect of a fault that happens at one instant is looked for, where the fault itself sets no limit.
@@ -56,6 +59,15 @@ pub(super) async fn hold(
         Ok(entry) => entry,
         Err(error) => return run.send(failed(error)).await,
     };
+    // The journal knows those of its own home, and names the run; others of this host are known by what they hold.
+    let claims = match Claims::take(&plan.steps) {
+        Ok(claims) => claims,
+        Err(error) => {
+            let _ = entry.mark(&Mark::Undone(Undone { clean: true, by: "injector".into(), ..Undone::default() }));
+            let _ = journal.remove(entry.path());
+            return run.send(failed(error)).await;
+        }
+    };
     if planned.fault.spec().lasting {
         let armed = match &mut guard {
             Some(guard) => guard.arm(journal, entry.path(), &planned.host, deadline).await,
@@ -64,15 +76,19 @@ pub(super) async fn hold(
         if let Err(error) = armed {
             let _ = entry.mark(&Mark::Undone(Undone { clean: true, by: "injector".into(), ..Undone::default() }));
             let _ = journal.remove(entry.path());
+            drop(claims);
             let why = FaultError::because("there is no guard, and nothing is injected without one", error);
             return run.send(failed(why)).await;
         }
     }
     let mut injections = Vec::new();
+    let undoing = |guard: &Option<Guard>| guard.iter().for_each(Guard::undoing);
     match apply(planned, &plan, &mut entry, &mut injections).await {
         Ok(()) => {}
         Err(error) => {
+            undoing(&guard);
             let (undone, _) = release(planned, &plan, injections, &mut entry, Duration::ZERO).await;
+            drop(claims);
             run.send(FromInjector::ApplyFailed { failure: error.into(), undone }).await;
             finish(journal, &entry, guard, requests).await;
             return;
@@ -86,9 +102,12 @@ pub(super) async fn hold(
         instant(&mut injections, requests).await
     };
     run.send(FromInjector::Effect { effect, last: true }).await;
+    undoing(&guard);
     run.send(FromInjector::Undoing).await;
     let drain = Duration::from_millis(request.drain_ms);
     let (undone, draining) = release(planned, &plan, injections, &mut entry, drain).await;
+    // Before the run hears of it, and may inject the next one; connections in flight claim nothing.
+    drop(claims);
     run.send(FromInjector::Undone(undone)).await;
     finish(journal, &entry, guard, requests).await;
     if !draining.is_empty() {
@@ -288,12 +307,12 @@ async fn in_force(
     // What counts when there is no time for a last look.
     let mut latest = Effect::default();
     let Ok(mut terminated) = signal(SignalKind::terminate()) else {
-        return observe(injections).await;
+        return last_look(injections, latest).await;
     };
     loop {
         let now = boottime();
         if now >= deadline {
-            return observe(injections).await;
+            return last_look(injections, latest).await;
         }
         if let Some(change) = changes.next_if(|c| started + Duration::from_millis(c.after_ms) <= now) {
             adjust(planned, change, injections, run).await;
@@ -303,12 +322,16 @@ async fn in_force(
             // A stop is heard while a slow measurement is under way.
             latest = tokio::select! {
                 effect = observe(injections) => effect,
+                () = tokio::time::sleep((deadline + LAST_LOOK).saturating_sub(now)) => return late(latest),
                 request = requests.recv() => match request {
                     None | Some(ToInjector::Release { urgent: true, .. }) => return latest,
-                    Some(ToInjector::Release { urgent: false, .. }) => return observe(injections).await,
+                    Some(ToInjector::Release { urgent: false, .. }) => return last_look(injections, latest).await,
                     Some(_) => continue,
                 },
             };
+            if boottime() >= deadline {
+                return latest; // It was the last one.
+            }
             run.send(FromInjector::Effect { effect: latest.clone(), last: false }).await;
             next_look = boottime() + OBSERVE_EVERY;
             continue;
@@ -340,13 +363,29 @@ async fn in_force(
             Woken::Released { urgent: true } => {
                 return tokio::time::timeout(URGENT, observe(injections)).await.unwrap_or(latest);
             }
-            Woken::Released { urgent: false } => return observe(injections).await,
+            Woken::Released { urgent: false } => return last_look(injections, latest).await,
             Woken::Ended(why) => {
                 run.send(FromInjector::Ended(why)).await;
-                return observe(injections).await;
+                return last_look(injections, latest).await;
             }
         }
     }
+}
+
+/// The last measurement. The fault is over: one that takes its time is not waited for, and what was measured before counts.
+async fn last_look(injections: &mut [Box<dyn Injection>], latest: Effect) -> Effect {
+    tokio::time::timeout(LAST_LOOK, observe(injections)).await.unwrap_or_else(|_| late(latest))
+}
+
+/// What was measured before, and why nothing after it.
+fn late(latest: Effect) -> Effect {
+    let before = match latest == Effect::default() {
+        true => "there was none before it",
+        false => "what counts is the one before it",
+    };
+    let why = format!("the last measurement was given up {LAST_LOOK:?} after the fault's end: {before}");
+    let note = latest.note.map_or(why.clone(), |note| format!("{note}; {why}"));
+    Effect { note: Some(note), ..latest }
 }
 
 /// Why a fault in force is looked at.
@@ -380,4 +419,45 @@ async fn adjust(planned: &Planned, change: &Change, injections: &mut [Box<dyn In
     }
     let (parameter, value) = (change.parameter.clone(), change.value.clone());
     run.send(FromInjector::Adjusted { parameter, value }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+
+    /// Something in force whose effect takes so long to measure.
+    struct Slow(Duration);
+
+    impl Injection for Slow {
+        fn observe(&mut self) -> BoxFuture<'_, Result<Effect, FaultError>> {
+            async {
+                tokio::time::sleep(self.0).await;
+                Ok(Effect { took: Some(true), ..Effect::default() })
+            }
+            .boxed()
+        }
+
+        fn release(self: Box<Self>, _: Duration) -> BoxFuture<'static, Result<Option<Draining>, FaultError>> {
+            async { Ok(None) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_last_measurement_that_takes_its_time_is_given_up_and_told() {
+        let before = Effect { took: Some(false), note: Some("3 of 9".into()), ..Effect::default() };
+        let mut slow: [Box<dyn Injection>; 1] = [Box::new(Slow(Duration::from_secs(600)))];
+        let begun = Instant::now();
+        let effect = last_look(&mut slow, before.clone()).await;
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert_eq!(effect.took, Some(false));
+        let note = effect.note.unwrap();
+        assert!(note.starts_with("3 of 9; the last measurement was given up 1s after"), "{note}");
+
+        let mut quick: [Box<dyn Injection>; 1] = [Box::new(Slow(Duration::ZERO))];
+        assert_eq!(last_look(&mut quick, before).await, Effect { took: Some(true), ..Effect::default() });
+    }
 }

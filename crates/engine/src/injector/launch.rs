@@ -79,15 +79,19 @@ impl Launch {
         Ok(Self::Launcher(Arc::new(Mutex::new(UnixStream::connect(socket)?))))
     }
 
-    /// Starts a process and returns the socket to it, and a hold on it.
-    pub(crate) fn start(&self, role: Role) -> std::io::Result<(UnixStream, Started)> {
+    /// Starts a process and returns the socket to it, and a hold on it. A process list shows of which kind of fault it
+    /// is.
+    pub(crate) fn start(&self, role: Role, fault: &str) -> std::io::Result<(UnixStream, Started)> {
         let (ours, theirs) = UnixStream::pair()?;
         match self {
-            Self::Direct(executable) => Ok((ours, Started::Child(start(executable, role, &[], theirs.into())?))),
+            Self::Direct(executable) => Ok((ours, Started::Child(start(executable, role, fault, &[], theirs.into())?))),
             Self::Launcher(launcher) => {
                 let mut socket = locked(launcher)?;
                 fdpass::send(&*socket, &[role.byte()], &[theirs.as_fd()])?;
                 drop(theirs);
+                let label = label(fault).unwrap_or_default();
+                socket.write_all(&[u8::try_from(label.len()).unwrap_or_default()])?;
+                socket.write_all(label.as_bytes())?;
                 let mut number = [0; 4];
                 socket.read_exact(&mut number)?;
                 match u32::from_be_bytes(number) {
@@ -126,10 +130,18 @@ impl Started {
     }
 }
 
-fn start(executable: &Path, role: Role, caller: &[String], socket: OwnedFd) -> std::io::Result<Child> {
+/// A fault's kind as a process list may show it. Whoever asks a launcher has fewer rights than it: what could be more
+/// than a name is no argument of a program with all of them.
+pub(crate) fn label(fault: &str) -> Option<&str> {
+    let is_name = !fault.is_empty() && fault.len() <= 64 && !fault.starts_with('-');
+    (is_name && fault.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')).then_some(fault)
+}
+
+fn start(executable: &Path, role: Role, fault: &str, caller: &[String], socket: OwnedFd) -> std::io::Result<Child> {
     Command::new(executable)
         .arg0(crate::PROGRAM)
         .arg(role.name())
+        .args(label(fault))
         .args(caller)
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -166,24 +178,30 @@ pub(super) fn start_for(mut run: UnixStream, executable: &Path, caller: &[String
             }
             _ => {
                 let role = Role::ALL.into_iter().find(|role| role.byte() == request[0]);
+                let mut length = [0];
+                run.read_exact(&mut length)?;
+                let mut fault = vec![0; length[0].into()];
+                run.read_exact(&mut fault)?;
+                let fault = String::from_utf8_lossy(&fault);
                 let asked = role.zip(descriptors.into_iter().next());
                 let asked =
                     asked.filter(|(role, _)| caller.is_empty() || (*role == Role::Injector && started.len() < MOST));
-                let answer = match asked.and_then(|(role, socket)| launch(executable, role, caller, socket).ok()) {
-                    Some(process) => {
-                        started.push(process);
-                        u32::try_from(started.len()).unwrap_or_default()
-                    }
-                    None => 0,
-                };
+                let answer =
+                    match asked.and_then(|(role, socket)| launch(executable, role, &fault, caller, socket).ok()) {
+                        Some(process) => {
+                            started.push(process);
+                            u32::try_from(started.len()).unwrap_or_default()
+                        }
+                        None => 0,
+                    };
                 run.write_all(&answer.to_be_bytes())?;
             }
         }
     }
 }
 
-fn launch(executable: &Path, role: Role, caller: &[String], socket: OwnedFd) -> std::io::Result<Pidfd> {
-    let mut child = start(executable, role, caller, socket)?;
+fn launch(executable: &Path, role: Role, fault: &str, caller: &[String], socket: OwnedFd) -> std::io::Result<Pidfd> {
+    let mut child = start(executable, role, fault, caller, socket)?;
     let held = ProcessId::of(child.id()).and_then(|id| Pidfd::open(&id)).map_err(std::io::Error::other);
     if held.is_err() {
         let _ = child.kill();
@@ -191,4 +209,18 @@ fn launch(executable: &Path, role: Role, caller: &[String], socket: OwnedFd) -> 
     // Reaped whenever it ends; it may well outlive the run.
     std::thread::spawn(move || child.wait());
     held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launcher_passes_on_names_of_faults_and_nothing_else() {
+        assert_eq!(label("network-latency"), Some("network-latency"));
+        let long = "x".repeat(65);
+        for other in ["", "--help", "-h", "Run", "a b", "a/b", "a\0b", &long] {
+            assert_eq!(label(other), None, "{other:?}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use toprope_model::step::{Plan, Undone};
 
 use super::gate::Gate;
 use super::message::{FromInjector, Limits, PlanRequest, ToInjector};
-use super::{hold, privileges};
+use super::{claims, hold, privileges};
 use crate::fault::{Fault, FaultError, FaultTable, Params};
 use crate::guard::Guard;
 use crate::host::{Host, Person};
@@ -90,6 +90,11 @@ impl Planned {
         let plan = planned.map_err(|error| self.named_holder(error))?;
         within_limits(&plan, self.limits)?;
         self.journal.refuse_taken(&plan.steps)?;
+        // What this home's journal has in the meantime, it can say more of.
+        if let Err(error) = claims::refuse_taken(&plan.steps) {
+            self.journal.refuse_taken(&plan.steps)?;
+            return Err(error);
+        }
         Ok(plan)
     }
 
@@ -235,9 +240,9 @@ async fn serve_run(
                     None => Err(FaultError::new("this Toprope does not know the fault")),
                     Some(planned) => planned.plan().await,
                 };
-                let lasting = planned.as_ref().is_some_and(|p| p.fault.spec().lasting);
-                if answer.is_ok() && lasting && guard.is_none() {
-                    guard = Guard::start(&executable).ok();
+                let lasting = planned.as_ref().map(|p| p.fault.spec()).filter(|spec| spec.lasting);
+                if let (true, Some(kind), None) = (answer.is_ok(), lasting.map(|spec| spec.spec.kind), &guard) {
+                    guard = Guard::start(&executable, kind).ok();
                 }
                 run.send(match answer {
                     Ok(plan) => FromInjector::Planned(Box::new(plan)),
@@ -285,7 +290,7 @@ async fn listen(reader: OwnedReadHalf, answer: Pending, requests: mpsc::Unbounde
 
 async fn undo(journal: &Journal, record: &std::path::Path, table: FaultTable, host: &Host) -> Undone {
     let undone = match journal.read(record) {
-        Ok(read) => crate::undo::undo_record(journal, &read, table, host, "run").await,
+        Ok(read) => crate::undo::undo_record(journal, &read, table, host, "run", vec![]).await,
         Err(error) => Err(error),
     };
     undone.unwrap_or_else(|error| Undone {

@@ -163,7 +163,7 @@ async fn open(setup: &Setup, want: Want) -> Result<Held, RunError> {
         index,
         error: InjectorError::Start(error),
     };
-    let (socket, process) = setup.launch.start(Role::PassThrough).map_err(failed)?;
+    let (socket, process) = setup.launch.start(Role::PassThrough, &fault.kind).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     let socket = UnixStream::from_std(socket).map_err(failed)?;
     let request = OpenRequest {

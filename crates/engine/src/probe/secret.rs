@@ -44,10 +44,10 @@ impl FromNode for Secret {
                 .help("write {env: NAME} or {file: PATH}");
             return None;
         }
-        let before = problems.0.len();
+        let before = problems.count();
         let reference = Reference::from_node(node, problems)?;
         exactly_one(node, &["env", "file"], problems);
-        (problems.0.len() == before).then_some(Self(reference))
+        (problems.count() == before).then_some(Self(reference))
     }
 }
 

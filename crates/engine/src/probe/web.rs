@@ -109,10 +109,10 @@ impl FromNode for Auth {
     }
 
     fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
-        let before = problems.0.len();
+        let before = problems.count();
         let fields = AuthFields::from_node(node, problems)?;
         exactly_one(node, &["basic", "bearer"], problems);
-        (problems.0.len() == before).then_some(Self(fields))
+        (problems.count() == before).then_some(Self(fields))
     }
 }
 

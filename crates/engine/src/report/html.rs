@@ -134,7 +134,10 @@ fn figure(label: &str, value: String, note: String) -> Value {
 fn figures(summary: &Summary<'_>) -> Vec<Value> {
     let judgement = &summary.judgement;
     let (good, all) = judgement.probes.iter().fold((0, 0), |(g, a), p| (g + p.samples.0, a + p.samples.1));
-    let samples = figure("Samples judged", number(all), format!("{} good", number(good)));
+    let samples = match all {
+        0 => figure("Samples judged", "none".into(), String::new()),
+        _ => figure("Samples judged", number(all), format!("{} good", number(good))),
+    };
     if let Some(point) = &judgement.breaking_point {
         let trials: u32 = point.trials.iter().map(|t| t.1 + t.2 + t.3).sum();
         let of = |v: &Option<String>| v.as_deref().map_or_else(|| "—".into(), name);

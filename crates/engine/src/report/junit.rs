@@ -56,7 +56,10 @@ impl Suite {
         }
         for probe in &judgement.probes {
             let (good, all) = probe.samples;
-            let text = format!("{}: {} of {} good", probe.outcome, words::number(good), words::samples(all));
+            let text = match all {
+                0 => format!("{}: no sample judged", probe.outcome),
+                _ => format!("{}: {} of {} good", probe.outcome, words::number(good), words::samples(all)),
+            };
             case.add_property((format!("probe {}", name(&probe.name)).as_str(), text.as_str()));
         }
         if !reasons.is_empty() {

@@ -39,7 +39,7 @@ pub(super) async fn plan_fault(
     let named = |error| RunError::Plan { fault: item.name().to_owned(), index, error };
     let params = first_params(setup, item);
     let lent = lend(setup, pass_throughs, item, &params).await.map_err(named)?;
-    let mut injector = Injector::start(&setup.launch, lent).map_err(named)?;
+    let mut injector = Injector::start(&setup.launch, &item.kind, lent).map_err(named)?;
     let radius = setup.experiment.spec.blast_radius.as_ref();
     let request = PlanRequest {
         fault: item.kind.clone(),
@@ -247,7 +247,8 @@ impl Injection<'_> {
             let notes = vec![format!("nothing was applied of: {}", plan.path)];
             return Undone { clean: true, by: "run".into(), notes, drained: None };
         }
-        let mut fresh = match Injector::start(&self.setup.launch, None) {
+        let kind = &self.setup.experiment.faults()[self.fault].kind;
+        let mut fresh = match Injector::start(&self.setup.launch, kind, None) {
             Ok(fresh) => fresh,
             Err(error) => return failed(error.to_string()),
         };

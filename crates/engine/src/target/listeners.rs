@@ -14,8 +14,7 @@ pub(super) struct Listeners {
 impl Listeners {
     pub(super) fn read() -> Result<Self, FaultError> {
         let failed = |e| FaultError::because("the listening sockets cannot be listed", e);
-        let mut sockets = tcp_sockets().map_err(failed)?;
-        sockets.retain(|s| s.state == TcpState::Listen);
+        let sockets = tcp_sockets(&[TcpState::Listen]).map_err(failed)?;
         Ok(Self { sockets, owners: SocketOwners::of_all().map_err(failed)? })
     }
 

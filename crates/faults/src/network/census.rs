@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use toprope_engine::fault::FaultError;
 use toprope_model::target::Target;
+use toprope_os::address::Cidr;
 use toprope_os::sockets::{SocketOwners, TcpSocket, TcpState, tcp_sockets};
 
 use super::clients::{Clients, Owner};
@@ -13,6 +14,18 @@ use super::family::Family;
 
 /// A connection by its socket's number and its ends: numbers of ports are used again soon.
 type Connection = (u64, SocketAddr, SocketAddr);
+
+/// Sockets that a client's open connection can show at either end. Those that only wait for their number to be free again
+/// (TIME_WAIT) are left out: there may be tens of thousands of them.
+const LIVE: [TcpState; 7] = [
+    TcpState::Established,
+    TcpState::SynReceived,
+    TcpState::FinWait1,
+    TcpState::FinWait2,
+    TcpState::CloseWait,
+    TcpState::LastAck,
+    TcpState::Listen,
+];
 
 /// Counts the connections of some clients to a destination.
 #[derive(Debug)]
@@ -64,6 +77,12 @@ impl Census {
         Self { pass_through, ..self }
     }
 
+    /// Counts connections to further addresses too.
+    pub(crate) fn also_to(&mut self, networks: Vec<Cidr>) {
+        let known = &mut self.destination.networks;
+        known.extend(networks.into_iter().filter(|n| !known.contains(n)).collect::<Vec<_>>());
+    }
+
     /// How many connections of the clients to the destination are open and do not go through the proxy.
     ///
     /// Sockets, their other ends and who holds them are listed one after the other, and connections come and go
@@ -83,7 +102,7 @@ impl Census {
 
     /// One listing of these connections.
     fn listed_past_the_proxy(&mut self) -> Result<HashSet<Connection>, FaultError> {
-        let sockets = tcp_sockets().map_err(|e| FaultError::because("the connections cannot be listed", e))?;
+        let sockets = tcp_sockets(&LIVE).map_err(|e| FaultError::because("the connections cannot be listed", e))?;
         let via_proxy: HashSet<SocketAddr> =
             sockets.iter().filter(|s| self.proxy.contains(&s.local)).map(|s| s.remote).collect();
         let listening: HashSet<u16> =
@@ -113,5 +132,42 @@ impl Census {
         port.is_none_or(|port| port == remote.port())
             && networks.iter().any(|n| n.contains(remote.ip()))
             && (self.destination.means_loopback() || !remote.ip().is_loopback())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{echo, in_own_network};
+    use super::*;
+    use crate::testing::host;
+
+    #[test]
+    fn a_connection_to_an_address_that_the_name_got_later_goes_past_the_proxy() {
+        in_own_network("a_connection_to_an_address_that_the_name_got_later_goes_past_the_proxy", || async {
+            let later = echo("127.0.0.2:0");
+            let before = format!("127.0.0.1:{}", later.port()).parse().unwrap();
+            let destination = Destination::resolve(&before, &host()).await.unwrap();
+            let mut census = Census::new(None, &destination, |_| panic!("everybody is meant")).unwrap();
+            let mut child = connected(later);
+            assert_eq!(census.past_the_proxy().unwrap(), 0, "the name did not stand for that");
+            for _ in 0..2 {
+                census.also_to(vec![later.ip().into()]);
+                assert_eq!(census.past_the_proxy().unwrap(), 1);
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+        });
+    }
+
+    /// Another process that is connected: what this one holds are the proxy's connections.
+    fn connected(to: SocketAddr) -> std::process::Child {
+        use std::io::{BufRead, BufReader};
+        let script = format!("exec 3<>/dev/tcp/{}/{} && echo there && exec sleep 600", to.ip(), to.port());
+        let mut command = std::process::Command::new("bash");
+        let mut child = command.args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "there\n");
+        child
     }
 }

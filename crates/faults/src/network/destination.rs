@@ -61,10 +61,14 @@ impl Destination {
         Ok(Self { said, networks: addresses(name).await?, port: to.port, name: Some(name.to_owned()) })
     }
 
-    /// What a user should know of a name: which addresses stand for it, and for how long. The loopback's name has always
-    /// the same ones.
+    /// The host name that was looked up, unless it is the loopback's, which has always the same addresses.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref().filter(|_| !self.is_loopback())
+    }
+
+    /// What a user should know of a name: which addresses stand for it, and for how long.
     pub(crate) fn looked_up(&self) -> Option<String> {
-        let name = self.name.as_ref().filter(|_| !self.is_loopback())?;
+        let name = self.name()?;
         let addresses: Vec<String> = self.networks.iter().map(Cidr::to_string).collect();
         Some(format!(
             "`{name}` is {} now: it is looked up once more when the fault begins, and an address that it gets later is not \
@@ -109,7 +113,7 @@ fn is_loopback(network: &Cidr) -> bool {
     }
 }
 
-async fn addresses(host: &str) -> Result<Vec<Cidr>, FaultError> {
+pub(super) async fn addresses(host: &str) -> Result<Vec<Cidr>, FaultError> {
     let unknown = |why: String| {
         FaultError::new(format!("the host name `{host}` cannot be resolved: {why}"))
             .help("check the name (`getent hosts NAME`), or write an address")

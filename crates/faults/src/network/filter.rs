@@ -4,12 +4,14 @@ use toprope_engine::fault::FaultError;
 use toprope_os::nft::{Action, Chain, ChainId, Counter, Hook, Match, Rule, RuleId, Transport};
 
 use super::packets::{End, Traffic};
+use super::renamed::Renamed;
 use super::table::Table;
 
 /// A packet filter in force; the kernel removes it with this process. Dropping it removes it too.
 pub(crate) struct Filter {
     table: Table,
     chains: Vec<FilterChain>,
+    renamed: Renamed,
 }
 
 struct FilterChain {
@@ -51,7 +53,7 @@ impl Filter {
     /// Makes the table and all its rules.
     pub(crate) async fn begin<T: Treatment>(traffic: &Traffic, treatment: &T) -> Result<Self, FaultError> {
         let table = Table::create(&traffic.table).await?;
-        let mut filter = Self { table, chains: vec![] };
+        let mut filter = Self { table, chains: vec![], renamed: Renamed::follow(traffic.destination()) };
         for end in traffic.ends() {
             let (name, hook, interface): (_, _, fn(String) -> Match) = match end {
                 End::Leaving => ("leaving", Hook::Output, Match::OutInterface),
@@ -102,6 +104,13 @@ impl Filter {
             Ok(sums)
         });
         counted.await
+    }
+
+    /// What whoever reads of the effect should know: that no packet came by, and what is not reached.
+    pub(crate) fn note(&self, packets: u64) -> Option<String> {
+        let none = (packets == 0).then(|| "no packet came by so far".to_owned());
+        let notes: Vec<String> = none.into_iter().chain(self.renamed.note()).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     /// Resolves, with the reason, when the kernel has ended the rules although this process lives.

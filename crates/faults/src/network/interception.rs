@@ -76,7 +76,7 @@ impl Way {
             Clients::Owner(owner) if owner.port.is_none() => {
                 owner.conditions()?;
                 nft::supported().map_err(|e| {
-                    FaultError::because(format!("the connections to {destination} cannot be redirected"), &e).help(
+                    FaultError::because(format!("the connections to {destination} cannot be redirected"), &e.why).help(
                         format!("{}; or add `listen: 127.0.0.1:PORT` and have the client connect there", e.instead),
                     )
                 })?;
@@ -85,9 +85,12 @@ impl Way {
             _ => {
                 connect::rules(destination, 0)?;
                 bpf::supported().map_err(|e| {
-                    FaultError::because(format!("the connections of {} alone cannot be redirected", from.0), &e).help(
-                        "run as root; or select by `user`, `cgroup` or `host: true`, which also works in a network of \
-                         one's own (`toprope exec`); or add `listen: 127.0.0.1:PORT` and have the client connect there",
+                    FaultError::because(format!("the connections of {} alone cannot be redirected", from.0), &e.why).help(
+                        format!(
+                            "{}; or select by `user`, `cgroup` or `host: true`, which also works in a network of one's own \
+                             (`toprope exec`); or add `listen: 127.0.0.1:PORT` and have the client connect there",
+                            e.instead
+                        ),
                     )
                 })?;
                 Ok(Self::Connect(Picked(picked.iter().map(|p| p.id).collect())))
@@ -162,11 +165,12 @@ impl Way {
 }
 
 pub(super) fn must_be_free(at: SocketAddr) -> Result<(), FaultError> {
-    let sockets = tcp_sockets().map_err(|e| FaultError::because("the listening sockets cannot be listed", e))?;
+    let sockets = tcp_sockets(&[TcpState::Listen])
+        .map_err(|e| FaultError::because("the listening sockets cannot be listed", e))?;
     let same = |s: SocketAddr| {
         s.port() == at.port() && (s.ip() == at.ip() || s.ip().is_unspecified() || at.ip().is_unspecified())
     };
-    match sockets.iter().find(|s| s.state == TcpState::Listen && same(s.local)) {
+    match sockets.iter().find(|s| same(s.local)) {
         None => Ok(()),
         Some(taken) => Err(FaultError::new(format!("{at} cannot be listened on: somebody listens on {}", taken.local))
             .help("choose another port, or end that program")),

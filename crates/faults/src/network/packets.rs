@@ -106,8 +106,7 @@ impl Traffic {
             ));
         };
         owner.conditions()?;
-        nft::supported()
-            .map_err(|e| FaultError::because("packets cannot be filtered here", &e).help(e.instead.clone()))?;
+        nft::supported().map_err(|e| FaultError::because("packets cannot be filtered here", &e.why).help(e.instead))?;
         let destination = Destination::resolve(to, host).await?;
         let holder = ProcessId::current().map_err(|e| FaultError::because("cannot name this process", e))?;
         Ok(Self { holder, table: unused_name(), owner, destination, protocol, direction })
@@ -160,6 +159,11 @@ impl Traffic {
         Ok(vec![format!("{what} is gone, and packets pass")])
     }
 
+    /// Where it goes.
+    pub(super) fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
     /// What the user should know of the directions.
     pub(crate) fn one_way(&self) -> Option<String> {
         (self.owner.uid.is_some() && self.direction == Direction::Both).then(|| {
@@ -174,11 +178,10 @@ impl Traffic {
         if matches!(self.protocol, Protocol::Udp | Protocol::Icmp) {
             return Ok(0);
         }
-        let sockets = blocking(tcp_sockets).await?;
+        let sockets = blocking(|| tcp_sockets(&[TcpState::Established])).await?;
         let sockets = sockets.map_err(|e| FaultError::because("the connections cannot be listed", e))?;
         let hit = sockets.iter().filter(|s| {
-            s.state == TcpState::Established
-                && self.destination.networks.iter().any(|n| n.contains(s.remote.ip()))
+            self.destination.networks.iter().any(|n| n.contains(s.remote.ip()))
                 && self.destination.port.is_none_or(|port| port == s.remote.port())
                 && self.owner.port.is_none_or(|port| port == s.local.port())
                 && self.owner.uid.is_none_or(|uid| uid == s.uid)

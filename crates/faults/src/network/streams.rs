@@ -25,6 +25,7 @@ use super::destination::Destination;
 use super::family::{Family, Picked};
 use super::interception::{Interception, Way};
 use super::pass_through::Forwarder;
+use super::renamed::Renamed;
 use crate::targeted::{data_of, to_data};
 
 /// An address to listen on: `127.0.0.1:15432`, or `:15432` for the same.
@@ -206,7 +207,8 @@ pub(crate) async fn apply<S: Shape>(step: &Step, params: &Params, host: &Host) -
     let census = Census::new(from.as_ref(), &destination, family)?.beside(interception.addresses());
     let before = interception.stats();
     let began = before.connections;
-    Ok(Streams { shape, census: Arc::new(Mutex::new(census)), began, before, interception, took: None })
+    let renamed = Renamed::follow(&destination);
+    Ok(Streams { shape, census: Arc::new(Mutex::new(census)), renamed, began, before, interception, took: None })
 }
 
 /// Waits until the kernel has undone a step.
@@ -220,6 +222,7 @@ pub(crate) struct Streams<S> {
     shape: S,
     interception: Interception,
     census: Arc<Mutex<Census>>,
+    renamed: Renamed,
     /// The connections when it began: in a pass-through there are some already.
     began: Connections,
     /// What had happened before the rules that are in force now.
@@ -232,6 +235,7 @@ impl<S: Shape> Streams<S> {
     async fn look(&mut self) -> Result<Effect, FaultError> {
         let stats = self.interception.stats();
         let (took, measures) = self.shape.measure(&stats.since(&self.before));
+        self.census.lock().unwrap_or_else(PoisonError::into_inner).also_to(self.renamed.found());
         let past = count(self.census.clone()).await?;
         // Those that were open in a pass-through are led as well.
         let led = stats.connections.accepted - self.began.accepted + self.began.open;
@@ -250,6 +254,7 @@ impl<S: Shape> Streams<S> {
         if past > 0 {
             notes.push(format!("{} past the proxy", connections(past as u64)));
         }
+        notes.extend(self.renamed.note());
         if failed > 0 {
             notes.push(format!("{} reset, because the destination could not be reached", connections(failed)));
         }

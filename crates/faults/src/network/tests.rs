@@ -13,12 +13,8 @@ use crate::testing::{eventually, host, params, planned};
 fn look() -> String {
     let output = Command::new("nft").args(["list", "ruleset"]).output().expect("nft is installed");
     assert!(output.status.success(), "{output:?}");
-    let mut listening: Vec<String> = tcp_sockets()
-        .expect("/proc is mounted")
-        .iter()
-        .filter(|s| s.state == TcpState::Listen)
-        .map(|s| s.local.to_string())
-        .collect();
+    let mut listening: Vec<String> =
+        tcp_sockets(&[TcpState::Listen]).expect("they can be listed").iter().map(|s| s.local.to_string()).collect();
     listening.sort();
     format!("{} {listening:?}", String::from_utf8_lossy(&output.stdout))
 }

@@ -321,8 +321,9 @@ fn without_privileges_the_refusal_names_what_would_work() {
     without_privileges(test, || async {
         let e = NetworkLatency.plan(&params(everybody(server())), &host()).await.unwrap_err();
         assert!(e.message.contains("cannot be redirected") && e.message.contains("CAP_NET_ADMIN"), "{e}");
-        let help = e.help.unwrap();
+        let help = e.help.clone().unwrap();
         assert!(help.contains("as root") && help.contains("toprope exec") && help.contains("listen:"), "{help}");
+        assert_eq!(format!("{e}; {help}").matches("as root").count(), 1, "the advice is given once: {e}; {help}");
     });
 }
 
@@ -414,4 +415,36 @@ fn what_does_not_go_together_is_refused_at_its_place() {
     let mut problems = Problems::default();
     check(&Node::from_json(&json!({"to": "db:1", "listen": ":15432", "delay": "1s"})), &mut problems);
     assert!(problems.0.is_empty(), "{problems}");
+}
+
+#[test]
+fn a_delay_that_nobody_waits_for_is_seen_all_the_same() {
+    use std::io::Write;
+    in_own_network("a_delay_that_nobody_waits_for_is_seen_all_the_same", || async {
+        for gives_up_by_reset in [false, true] {
+            let to = server();
+            let parameters = json!({"from": {"host": true}, "to": to.to_string(), "delay": "1h"});
+            let (_, mut injection) = in_force(&NetworkLatency, parameters).await;
+            let mut client = std::net::TcpStream::connect(to).unwrap();
+            client.write_all(b"hello\n").unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            if gives_up_by_reset {
+                toprope_os::sockets::reset_on_close(&client).unwrap();
+            }
+            drop(client);
+            let begun = Instant::now();
+            let effect = loop {
+                let effect = observed(&mut injection).await;
+                if effect.took.is_some() || begun.elapsed() > PATIENCE {
+                    break effect;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            };
+            assert_eq!(effect.took, Some(true), "by a reset: {gives_up_by_reset}: {effect:?}");
+            let [held] = &effect.measures[..] else { panic!("{effect:?}") };
+            assert_eq!((held.name.as_str(), held.asked), ("time for which what comes back is held so far", None));
+            assert!(held.measured >= 100.0, "{effect:?}");
+            injection.release(PATIENCE).await.unwrap();
+        }
+    });
 }
