@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toprope_engine::fault::{Draining, Fault, FaultError, Injection, Params};
 use toprope_engine::host::Host;
 use toprope_model::kind::{Danger, FaultSpec, UndoKind, check};
-use toprope_model::step::{Effect, Measure, Plan, Step, Undo};
+use toprope_model::step::{Effect, Measure, Plan, Spread, Step, Undo};
 use toprope_model::units::short;
 use toprope_model::{KindSpec, Percent, fields};
 use toprope_os::cpu::{self, CpuLoad, PERIOD, Usage};
@@ -139,6 +139,41 @@ struct Stressing {
     asked: Percent,
     /// What the threads had used when the share was last changed.
     since: Vec<Usage>,
+    /// What they had used at the last look, and the share of each core from look to look since that change.
+    lately: Vec<Usage>,
+    seen: Vec<Shares>,
+}
+
+/// Shares of a core's time, counted by tenths of a percent: as small as this however long the fault lasts.
+#[derive(Clone)]
+struct Shares(Vec<u32>);
+
+impl Shares {
+    const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    fn push(&mut self, share: f64) {
+        self.0.resize(1001, 0);
+        let tenths = (share * 1000.0).round().clamp(0.0, 1000.0) as usize;
+        self.0[tenths] = self.0[tenths].saturating_add(1);
+    }
+
+    /// In percent, by nearest rank; `None` of less than two.
+    fn spread(&self) -> Option<Spread> {
+        let all: u64 = self.0.iter().map(|n| u64::from(*n)).sum();
+        let at = |q: f64| {
+            let rank = ((q * all as f64).ceil() as u64).max(1);
+            let mut seen = 0;
+            let tenths = self.0.iter().position(|n| {
+                seen += u64::from(*n);
+                seen >= rank
+            });
+            tenths.map(|tenths| tenths as f64 / 10.0)
+        };
+        (all > 1).then_some(())?;
+        Some(Spread { min: at(0.0)?, p50: at(0.5)?, p99: at(0.99)?, max: at(1.0)? })
+    }
 }
 
 impl Stressing {
@@ -146,17 +181,32 @@ impl Stressing {
         let load = CpuLoad::start(&step.cores, wanted.load.share())
             .map_err(|e| FaultError::because(format!("{} cannot be loaded", list(&step.cores)), e))?;
         let since = usage(&load)?;
-        Ok(Self { load, asked: wanted.load, since })
+        let seen = vec![Shares::none(); since.len()];
+        Ok(Self { load, asked: wanted.load, lately: since.clone(), since, seen })
     }
 
-    fn look(&self) -> Result<Effect, FaultError> {
+    fn look(&mut self) -> Result<Effect, FaultError> {
         let now = usage(&self.load)?;
-        let shares = self.since.iter().zip(&now).map(|(since, now)| {
-            let wall = now.at.saturating_sub(since.at);
-            (now.core, wall, now.cpu.saturating_sub(since.cpu).as_secs_f64() / wall.as_secs_f64())
-        });
-        Ok(effect(self.asked, &shares.collect::<Vec<_>>()))
+        let lately = shares(&self.lately, &now);
+        if lately.iter().all(|(_, wall, _)| *wall >= TOO_SHORT) {
+            self.seen.iter_mut().zip(&lately).for_each(|(seen, (_, _, share))| seen.push(*share));
+            self.lately.clone_from(&now);
+        }
+        let mut effect = effect(self.asked, &shares(&self.since, &now));
+        for (measure, seen) in effect.measures.iter_mut().zip(&self.seen) {
+            measure.spread = seen.spread();
+        }
+        Ok(effect)
     }
+}
+
+/// The share that each core's thread had between two looks, and how long that was.
+fn shares(before: &[Usage], now: &[Usage]) -> Vec<(usize, Duration, f64)> {
+    let share = |(before, now): (&Usage, &Usage)| {
+        let wall = now.at.saturating_sub(before.at);
+        (now.core, wall, now.cpu.saturating_sub(before.cpu).as_secs_f64() / wall.as_secs_f64())
+    };
+    before.iter().zip(now).map(share).collect()
 }
 
 fn usage(load: &CpuLoad) -> Result<Vec<Usage>, FaultError> {
@@ -212,6 +262,8 @@ impl Injection for Stressing {
             let failed = |e| FaultError::because(format!("the load cannot be changed to {}", wanted.load), e);
             self.load.set_share(wanted.load.share()).map_err(failed)?;
             (self.asked, self.since) = (wanted.load, usage(&self.load)?);
+            self.lately.clone_from(&self.since);
+            self.seen.fill(Shares::none());
             Ok(())
         }
         .boxed()
@@ -360,5 +412,19 @@ mod tests {
         assert_eq!(effect(asked, &[(0, second, 0.7801)]).took, Some(true));
         assert_eq!(effect(asked, &[(0, second, 0.7799)]).took, Some(false));
         assert_eq!(effect(asked, &[(0, Duration::from_millis(30), 0.8)]), Effect::default());
+    }
+
+    #[test]
+    fn shares_are_spread_by_rank_and_take_no_more_room_the_longer_they_are_counted() {
+        let mut shares = Shares::none();
+        assert_eq!(shares.spread(), None);
+        shares.push(0.8);
+        assert_eq!(shares.spread(), None, "one is no distribution");
+        (0..98).for_each(|_| shares.push(0.8));
+        shares.push(0.2);
+        shares.push(1.02);
+        let spread = shares.spread().expect("there are many");
+        assert_eq!((spread.min, spread.p50, spread.p99, spread.max), (20.0, 80.0, 80.0, 100.0));
+        assert_eq!(shares.0.len(), 1001);
     }
 }
