@@ -180,6 +180,7 @@ method:
     run.signal(Signal::CONT);
     run.until_in_force();
     assert!(toprope.path("flag").exists());
+    run.until_sampled(0, 2);
     toprope.let_go();
     run.wait().expect(0);
     toprope.assert_clean();
@@ -444,7 +445,7 @@ fn faults_of_one_method_that_would_take_the_same_are_refused_by_plan() {
     let experiment = toprope.experiment("at-once", &both("parallel"));
     for command in ["plan", "run"] {
         let refused = toprope.run(&[command, experiment.to_str().expect("a path of this test")]).expect(2);
-        assert!(refused.stderr.contains("`a` has taken what `touch flag` does at the same time"), "{refused}");
+        assert!(refused.stderr.contains("`a` has taken what `touch flag` does in /"), "{refused}");
     }
     assert!(toprope.runs().is_empty());
     let experiment = toprope.experiment("in-turn", &both("serial"));

@@ -10,6 +10,7 @@ use toprope_tests::pages::{blocks, read, root};
 
 struct Schemas {
     experiment: Validator,
+    policy: Validator,
     topology: Validator,
 }
 
@@ -20,14 +21,18 @@ impl Schemas {
             jsonschema::draft202012::meta::validate(&schema).expect("it is a schema");
             jsonschema::validator_for(&schema).expect("it is a schema")
         };
-        Self { experiment: schema("experiment"), topology: schema("topology") }
+        Self { experiment: schema("experiment"), policy: schema("policy"), topology: schema("topology") }
     }
 
     /// What an editor would flag in a text.
     fn flagged(&self, text: &str) -> Vec<String> {
         let mut sources = Sources::default();
         let json = toprope_model::parse(&mut sources, "", text).unwrap_or_else(|e| panic!("{e}: {text}")).to_json();
-        let validator = if json["kind"] == "Topology" { &self.topology } else { &self.experiment };
+        let validator = match json["kind"].as_str() {
+            Some("Policy") => &self.policy,
+            Some("Topology") => &self.topology,
+            _ => &self.experiment,
+        };
         validator.iter_errors(&json).map(|e| format!("{}: {e}", e.instance_path())).collect()
     }
 }

@@ -46,6 +46,7 @@ fn pages(toprope: &Path) -> Result<Vec<Page>, Failure> {
         ("docs/reference/probes.md", kinds::probes(&tables)),
         ("docs/reference/cli.md", command_line::page(toprope)?),
         ("schema/experiment.json", json(schema::file::experiment(&tables))),
+        ("schema/policy.json", json(schema::policy())),
         ("schema/topology.json", json(schema::file::topology(&tables))),
     ])
 }

@@ -69,6 +69,10 @@ impl Action for Argv {
         Ok(Answer { yes: ended.success, says: ended.says })
     }
 
+    fn place(setting: &Setting) -> String {
+        format!(" in {}", setting.directory())
+    }
+
     fn timeout(setting: &Setting) -> std::time::Duration {
         setting.timeout()
     }

@@ -82,6 +82,11 @@ impl Setting {
         Ok(Self { uid: my_uid()?, ..Self::of(host, timeout)? })
     }
 
+    /// Where programs run.
+    pub(crate) fn directory(&self) -> String {
+        shown(&self.directory.display().to_string()).to_string()
+    }
+
     /// How long a program may run.
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)

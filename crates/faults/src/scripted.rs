@@ -31,6 +31,11 @@ pub(crate) trait Action:
     /// It could not be done, or not in time: there is no answer.
     fn act(&self, setting: &Self::Setting) -> impl Future<Output = Result<Answer, FaultError>> + Send;
 
+    /// Where the same words mean the same, as ` in /srv`; empty where they do everywhere.
+    fn place(_: &Self::Setting) -> String {
+        String::new()
+    }
+
     /// How long an action may take.
     fn timeout(setting: &Self::Setting) -> Duration;
 }
@@ -86,7 +91,7 @@ pub(crate) async fn plan<A: Action>(script: Script<A>, path: &str) -> Result<Pla
         warnings: vec![],
         steps: vec![Step {
             describe: format!("{apply}; undone by {}", back.undo),
-            claims: vec![format!("what `{apply}` does")],
+            claims: vec![format!("what `{apply}` does{}", A::place(&back.setting))],
             undo: Undo::Restore(to_data(&back)),
             data: to_data(&Forth { apply, back }),
         }],

@@ -9,6 +9,7 @@ use crate::experiment::{
 };
 use crate::field::{Field, FromNode, Type};
 use crate::kind::{KindSpec, Tables};
+use crate::policy::PolicySpec;
 use crate::topology::TopologySpec;
 
 /// The schema of `kind: Experiment`.
@@ -19,6 +20,13 @@ pub fn experiment(tables: &Tables) -> Json {
 /// The schema of `kind: Topology`.
 pub fn topology(tables: &Tables) -> Json {
     manifest("Topology", TopologySpec::ty(), tables)
+}
+
+/// The schema of `kind: Policy`, which is written as it is read: there are no values and includes.
+pub fn policy() -> Json {
+    let mut schema = manifest("Policy", PolicySpec::ty(), &Tables::default());
+    schema["$defs"] = json!({});
+    schema
 }
 
 fn manifest(kind: &str, spec: Type, tables: &Tables) -> Json {
