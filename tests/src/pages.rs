@@ -36,7 +36,7 @@ pub struct Block {
 impl Block {
     /// Whether it is a manifest, and not a part of one.
     pub fn is_whole(&self) -> bool {
-        ["kind: Experiment", "kind: Topology"].iter().any(|kind| self.text.contains(kind))
+        ["kind: Experiment", "kind: Policy", "kind: Topology"].iter().any(|kind| self.text.contains(kind))
     }
 
     /// The manifests that it may be: itself, or a manifest around a list of probes, of steps, or another part of a `spec`.

@@ -287,19 +287,21 @@ fn a_second_run_on_the_same_target_is_refused_and_one_on_another_is_not() {
 fn what_a_run_of_another_home_has_taken_is_refused_until_it_is_over() {
     let (one, other) = (Toprope::new(), Toprope::new());
     let file = one.path("taken");
-    let experiment = |toprope: &Toprope, check: &str| {
-        let (file, check) = (file.display(), toprope.path(check));
-        let check = check.display();
-        let fault = format!("{{apply: [touch, {file}], check: [test, -e, {check}], undo: [rm, -f, {file}], for: 60s}}");
-        toprope.experiment("taken", &format!("probes: [command: {{run: ['true']}}]\nmethod: [command: {fault}]"))
-    };
-    // What they do is the same; what the second one would look at is its own.
-    let (first, second) = (experiment(&one, "taken"), experiment(&other, "other"));
+    let fault = "{apply: [touch, taken], check: [test, -e, LOOKED], undo: [rm, -f, taken], for: 60s}";
+    let spec = format!("probes: [command: {{run: ['true']}}]\nmethod: [command: {fault}]");
+    // What they do is the same, in the same directory; what the second one would look at is its own.
+    let first = one.experiment("first", &spec.replace("LOOKED", "taken"));
+    let second = one.experiment("second", &spec.replace("LOOKED", "other"));
     let second = second.to_str().expect("a path of this test");
+    let of_other = |args: &[&str]| {
+        let mut command = other.command(args);
+        command.current_dir(one.directory());
+        other.spawn(command).wait()
+    };
     let mut run = one.start(&["run", first.to_str().expect("a path of this test")]);
     run.until_in_force();
     for command in ["plan", "run"] {
-        let refused = other.run(&[command, second]).expect(2);
+        let refused = of_other(&[command, second]).expect(2);
         assert!(refused.stderr.contains("is already taken by"), "{refused}");
         assert!(refused.stderr.contains("toprope injector command"), "it says by whom: {refused}");
         assert!(refused.stderr.contains("toprope undo"), "and what to do: {refused}");
@@ -307,13 +309,13 @@ fn what_a_run_of_another_home_has_taken_is_refused_until_it_is_over() {
     assert!(file.exists(), "the first run's fault was touched");
     run.signal(Signal::INT);
     run.wait().expect(5);
-    other.run(&["plan", second]).expect(0);
+    of_other(&["plan", second]).expect(0);
     // One that was killed has nothing any more, either.
     let mut run = one.start(&["run", first.to_str().expect("a path of this test")]);
     run.until_in_force();
     run.injectors().iter().for_each(|injector| Pidfd::open(injector).unwrap().signal(Signal::KILL).unwrap());
     run.wait();
-    other.run(&["plan", second]).expect(0);
+    of_other(&["plan", second]).expect(0);
     one.assert_clean();
     other.assert_clean();
 }
