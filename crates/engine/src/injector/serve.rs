@@ -157,11 +157,12 @@ pub fn serve(
     gate: Result<Option<Gate>, String>,
 ) -> std::io::Result<()> {
     let Some((line, lent)) = line::receive(&stream)? else { return Ok(()) };
-    let (first, lent) = (serde_json::from_slice(&line)?, lent.into_iter().next());
-    let (first, gate) = match gate.map_err(FaultError::new).and_then(|gate| admitted(gate, first)) {
+    let (first, lent): (ToInjector, _) = (serde_json::from_slice(&line)?, lent.into_iter().next());
+    let admitted = gate.map_err(FaultError::new).and_then(|mut gate| Ok((admit(&mut gate, first.clone())?, gate)));
+    let (first, gate) = match admitted {
         Ok(admitted) => admitted,
         Err(error) => {
-            let mut line = serde_json::to_vec(&FromInjector::PlanFailed(error.into()))?;
+            let mut line = serde_json::to_vec(&refusal(&first, error))?;
             line.push(b'\n');
             return stream.write_all(&line);
         }
@@ -177,12 +178,11 @@ pub fn serve(
     served
 }
 
-fn admitted(mut gate: Option<Gate>, message: ToInjector) -> Result<(ToInjector, Option<Gate>), FaultError> {
-    let message = match &mut gate {
-        Some(gate) => gate.admit(message)?,
-        None => message,
-    };
-    Ok((message, gate))
+fn admit(gate: &mut Option<Gate>, message: ToInjector) -> Result<ToInjector, FaultError> {
+    match gate {
+        Some(gate) => gate.admit(message),
+        None => Ok(message),
+    }
 }
 
 /// What is said where a message is not let through.
@@ -211,7 +211,7 @@ async fn serve_run(
     first: ToInjector,
     mut lent: Option<OwnedFd>,
     executable: PathBuf,
-    mut gate: Option<Gate>,
+    gate: Option<Gate>,
 ) -> std::io::Result<()> {
     let (reader, writer) = stream.into_split();
     let run = ToRun(Arc::new(tokio::sync::Mutex::new(writer)));
@@ -219,20 +219,10 @@ async fn serve_run(
     let person = Arc::new(AtTheRun { run: run.clone(), answer: answer.clone() });
     let (sender, mut requests) = mpsc::unbounded_channel();
     let _ = sender.send(first);
-    tokio::spawn(listen(reader, answer, sender));
+    tokio::spawn(listen(reader, answer, sender, gate, run.clone()));
     let mut planned: Option<Planned> = None;
     let mut guard: Option<Guard> = None;
     while let Some(request) = requests.recv().await {
-        let request = match &mut gate {
-            None => request,
-            Some(gate) => match gate.admit(request.clone()) {
-                Ok(request) => request,
-                Err(error) => {
-                    run.send(refusal(&request, error)).await;
-                    continue;
-                }
-            },
-        };
         match request {
             ToInjector::Plan(request) => {
                 planned = prepare(table, *request, person.clone(), lent.take());
@@ -267,12 +257,21 @@ async fn serve_run(
     Ok(())
 }
 
-/// Takes messages from the run until it is gone; then the requests end too, and with them the lease.
-async fn listen(reader: OwnedReadHalf, answer: Pending, requests: mpsc::UnboundedSender<ToInjector>) {
+/// Takes messages from the run, those that its gate lets through, until it is gone; then the requests end too, and with
+/// them the lease.
+async fn listen(
+    reader: OwnedReadHalf,
+    answer: Pending,
+    requests: mpsc::UnboundedSender<ToInjector>,
+    mut gate: Option<Gate>,
+    run: ToRun,
+) {
     let waiting = || answer.lock().ok().and_then(|mut a| a.take());
     let mut lines = BufReader::new(reader).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        match serde_json::from_str(&line) {
+        // Whoever talks nonsense is not our run.
+        let Ok(message) = serde_json::from_str::<ToInjector>(&line) else { break };
+        match admit(&mut gate, message.clone()) {
             Ok(ToInjector::Answer(said)) => {
                 if let Some(waiting) = waiting() {
                     let _ = waiting.send(said);
@@ -281,7 +280,7 @@ async fn listen(reader: OwnedReadHalf, answer: Pending, requests: mpsc::Unbounde
             Ok(request) => {
                 let _ = requests.send(request);
             }
-            Err(_) => break, // Whoever talks nonsense is not our run.
+            Err(error) => run.send(refusal(&message, error)).await,
         }
     }
     // A question that is still open will not be answered.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::io::Errno;
 use toprope_os::fdpass;
 
 use super::gate::FOR;
@@ -34,8 +35,7 @@ pub fn serve_callers(listener: &UnixListener, service: &Service) -> std::io::Res
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
             // The caller has gone, or there is no descriptor left for now.
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) if matches!(e.raw_os_error(), Some(EMFILE | ENFILE | ECONNABORTED)) => {
+            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::MFILE | Errno::NFILE | Errno::CONNABORTED)) => {
                 std::thread::sleep(std::time::Duration::from_millis(100));
                 continue;
             }
@@ -53,10 +53,6 @@ pub fn serve_callers(listener: &UnixListener, service: &Service) -> std::io::Res
         });
     }
 }
-
-const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
-const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
-const ECONNABORTED: i32 = rustix::io::Errno::CONNABORTED.raw_os_error();
 
 fn serve(stream: UnixStream, service: &Service) -> std::io::Result<()> {
     // Who calls is what the kernel says of the connection, never what they say.
